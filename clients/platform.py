@@ -1,0 +1,117 @@
+"""A platform at work: its configuration, its rows, its item vectors and its backbone, in memory.
+
+platform.toml ─read→ rows, Catalogue ─encode, whiten→ table [N, W]
+                                                with backbone.safetensors → Platform
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shared.adapter import Adapter
+from shared.backbone import Backbone, fill_slots, load_backbone, read_slots
+from shared.device import pick_device
+from shared.errors import BackboneError, ConfigError
+from shared.events import Part, Question, question
+from shared.ranking import Ranking, rank
+from shared.tables.config import PlatformConfig
+from shared.tables.table import PlatformRows, read_platform
+from shared.tasks import next_item
+from shared.text import Progress, find_encoder, item_table, silent
+from shared.training import Rows
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One data owner, opened.
+
+    Attributes:
+        config: what its file says.
+        rows: what was read.
+        table: [N, W] unit vectors of its Catalogue, on the device.
+        backbone: its own copy; training overwrites the adapter slots.
+        digest: the backbone's.
+    """
+
+    config: PlatformConfig
+    rows: PlatformRows
+    table: Tensor
+    backbone: Backbone
+    digest: str
+
+    @cached_property
+    def training(self) -> Rows:
+        """What it trains on: every History less its last two events."""
+        return Rows(self.rows.histories.without_last(2), self.table)
+
+    @cached_property
+    def _questions(self) -> dict[Part, Question]:
+        return {}
+
+    def question(self, part: Part) -> Question:
+        """One part of its leave-one-out split."""
+        if part not in self._questions:
+            self._questions[part] = question(self.rows.histories, part)
+        return self._questions[part]
+
+    @cached_property
+    def untrained(self) -> Adapter:
+        """The state every training starts from: nothing added to the prior."""
+        slots = read_slots(self.backbone, digest=self.digest, task=next_item.NAME)
+        zeros = {name: tensor * 0 for name, tensor in slots.tensors.items()}
+        return Adapter(zeros, backbone=slots.backbone, task=slots.task)
+
+    def copy(self) -> Platform:
+        """The same platform with a backbone of its own, so that training disturbs nobody."""
+        return replace(self, backbone=copy.deepcopy(self.backbone))
+
+    def scorer(self, adapter: Adapter) -> next_item.NextItemScorer:
+        """The recommender with this Adapter; valid until the slots are filled anew."""
+        fill_slots(self.backbone, adapter)
+        return next_item.NextItemScorer(self.backbone.eval(), self.table)
+
+    def rank(self, adapter: Adapter, part: Part) -> Ranking:
+        """Rank its whole Catalogue for every shopper of a part of the split."""
+        return rank(self.scorer(adapter), self.question(part), items=len(self.rows.catalogue))
+
+
+def open_platform(
+    config: PlatformConfig,
+    *,
+    backbone: Path | None = None,
+    progress: Progress = silent,
+) -> Platform:
+    """Read a platform's tables and make ready to train or recommend.
+
+    Args:
+        config: of the platform.
+        backbone: file of the backbone; None takes the one the configuration names.
+        progress: called while item texts are read.
+
+    Raises:
+        AtollError: a file is missing, damaged, or does not belong with the others.
+    """
+    path = backbone or config.backbone
+    if path is None:
+        raise ConfigError(
+            "no backbone named", where=config.name, todo="set path under [backbone] in its file"
+        )
+    frozen = load_backbone(path)
+    text = find_encoder(config.encoder)
+    if text.digest != frozen.spec.encoder:
+        raise BackboneError(
+            f"was made for another text encoder than {config.encoder!r}",
+            where=path,
+            todo="set encoder under [backbone] to the one its model card names",
+        )
+    rows = read_platform(config)
+    vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress)
+    device = pick_device()
+    table = torch.from_numpy(vectors).to(device)
+    return Platform(config, rows, table, frozen.to(device), frozen.digest)

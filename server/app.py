@@ -1,0 +1,85 @@
+"""The ServerApp: read the run configuration, find where to start, run the rounds.
+
+The same object is deployed on Flower's SuperLink and driven by the harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from server.aggregate import Algorithm, ServerState, algorithm
+from server.config import Run, run_from
+from server.registry import Registry
+from server.rounds import federate
+from shared import wire
+from shared.backbone import load_backbone, read_slots
+from shared.errors import ReplyError, RoundError
+from shared.tasks import next_item
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federation from the untrained state, or from the last recorded round."""
+    run = run_from(context.run_config)
+    rule = algorithm(run.federation.algorithm, run.federation.server_learning_rate)
+    registry = Registry(run.folder)
+    federate(GridNodes(grid), first_state(run, rule, registry), run.federation, rule, registry)
+
+
+def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
+    """Where the run begins.
+
+    Raises:
+        RoundError: rounds are there but not to be resumed, or they belong to another backbone.
+    """
+    backbone = load_backbone(run.backbone)
+    untrained = read_slots(backbone, digest=backbone.digest, task=next_item.NAME)
+    rounds = registry.rounds()
+    if not rounds:
+        return rule.init(untrained)
+    if not run.resume:
+        raise RoundError(
+            f"{len(rounds) - 1} rounds are already recorded",
+            where=registry.folder,
+            todo="use --resume to go on, or another folder",
+        )
+    state, _report = registry.load(rounds[-1])
+    if state.adapter.backbone != untrained.backbone:
+        raise RoundError(
+            f"the rounds recorded belong to backbone {state.adapter.backbone[:12]}…",
+            where=registry.folder,
+            todo="use that backbone, or another folder",
+        )
+    return state
+
+
+class GridNodes:
+    """The platforms' nodes behind Flower's Grid; a `server.rounds.Nodes`."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def present(self) -> Sequence[int]:
+        """Nodes that the SuperLink, or the harness, knows now."""
+        return list(self.grid.get_node_ids())
+
+    def ask(
+        self, kind: str, content: wire.Content, nodes: Sequence[int], *, round_: int, timeout: float
+    ) -> Iterator[tuple[int, wire.Content | ReplyError]]:
+        """Send one content to several nodes; what did not come in time is left out."""
+        messages = [
+            Message(content, node, kind, ttl=timeout, group_id=str(round_)) for node in nodes
+        ]
+        for reply in self.grid.send_and_receive(messages, timeout=timeout):
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                # A platform's error text could hold anything; only its code is repeated.
+                told = f"answered with error code {reply.error.code}"
+                yield node, ReplyError(told, todo="look at the platform's log")
+            else:
+                yield node, reply.content

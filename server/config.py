@@ -1,0 +1,92 @@
+"""What the coordinator sets for a run: Flower's flat run configuration, checked once at the edge.
+
+The same keys stand under [tool.flwr.app.config] in pyproject.toml and under [federation] in a
+scenario; everything inside gets the frozen Federation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from shared.config import Section, parse
+from shared.training import Schedule
+
+
+class FederationSection(Section):
+    """Keys of a federation, with their ranges; the field's comment is its meaning."""
+
+    rounds: int = Field(10, ge=1, le=10_000)  # exchanges
+    quorum: int = Field(2, ge=1)  # Updates without which the Adapter stays as it is
+    patience: int = Field(3, ge=1)  # rounds in a row without a quorum before the run stops
+    fraction: float = Field(1.0, gt=0, le=1)  # share of the platforms asked in a round
+    timeout: float = Field(600.0, gt=0)  # seconds a platform has to answer
+    algorithm: Literal["fedavg", "fedadam"] = "fedavg"
+    server_learning_rate: float = Field(1.0, gt=0, le=10)
+    epochs: int = Field(1, ge=1, le=100)  # passes over the Histories in a round
+    batch: int = Field(64, ge=1, le=65_536)  # Histories a step
+    learning_rate: float = Field(0.003, gt=0, le=1)  # of the platform's Adam
+    schedule: Schedule = "cosine"
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class RunSection(FederationSection):
+    """A run configuration: the federation, and where its files are."""
+
+    backbone: str  # path of the backbone file
+    folder: str  # where rounds are recorded
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How rounds go; see FederationSection for each field."""
+
+    rounds: int
+    quorum: int
+    patience: int
+    fraction: float
+    timeout: float
+    algorithm: Literal["fedavg", "fedadam"]
+    server_learning_rate: float
+    epochs: int
+    batch: int
+    learning_rate: float
+    schedule: Schedule
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A Federation and its files."""
+
+    federation: Federation
+    backbone: Path
+    folder: Path
+    resume: bool
+
+
+def federation_from(section: FederationSection) -> Federation:
+    """The checked section as a frozen value."""
+    names = Federation.__dataclass_fields__
+    return Federation(**{name: getattr(section, name) for name in names})
+
+
+def run_from(config: Mapping[str, object]) -> Run:
+    """Read Flower's run configuration; its keys may be written with dashes.
+
+    Raises:
+        ConfigError: an unknown key or a value out of range.
+    """
+    plain = {key.replace("-", "_"): value for key, value in config.items()}
+    section = parse(plain, RunSection, where="run configuration")
+    return Run(
+        federation=federation_from(section),
+        backbone=Path(section.backbone),
+        folder=Path(section.folder),
+        resume=section.resume,
+    )

@@ -1,0 +1,89 @@
+"""`atoll-server`: what the coordinator types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server import pretrain as pretraining
+from server.registry import Registry
+from shared import terminal
+from shared.adapter import load_adapter
+from shared.errors import ConfigError
+from shared.tables.config import load_platform
+from shared.text import DEFAULT_ENCODER
+
+cli = typer.Typer(
+    name="atoll-server",
+    help="The coordinator's side: make a backbone, look at recorded rounds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.callback()
+def _server() -> None:
+    """The coordinator's side: make a backbone, look at recorded rounds."""
+
+
+@cli.command(
+    epilog="Example: atoll-sim worlds --out worlds --source &&"
+    " atoll-server pretrain worlds/source/platform.toml --out backbone.safetensors"
+)
+def pretrain(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="TOML files of public tables, as a platform's.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="The backbone's file; its model card lies beside it.")],
+    encoder: Annotated[
+        str, typer.Option(help="Text encoder: the default, a folder or a Hugging Face id.")
+    ] = DEFAULT_ENCODER,
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Passes over the rows.")] = (
+        pretraining.RECIPE.epochs
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Train the sequence encoder on public rows and freeze it: no privacy is applied here."""
+    if out.exists() and not force:
+        raise ConfigError("is there already", where=out, todo="name another file or use --force")
+    with terminal.showing() as progress:
+        digest = pretraining.pretrain(
+            [load_platform(source) for source in sources],
+            out,
+            recipe=pretraining.recipe(epochs),
+            encoder=encoder,
+            seed=seed,
+            progress=progress,
+        )
+    terminal.console.print(f"backbone {digest}\n{out}\n{out.with_suffix('.md')}", highlight=False)
+
+
+@cli.command(epilog="Example: atoll-server rounds runs/demo")
+def rounds(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+) -> None:
+    """List the recorded rounds of a run: who replied, who was refused, the adapter's digest."""
+    registry = Registry(folder)
+    if not registry.rounds():
+        raise ConfigError("holds no recorded rounds", where=folder, todo="name a run's folder")
+    for number in registry.rounds():
+        _state, report = registry.load(number)
+        digest = load_adapter(registry.adapter_path(number)).digest
+        refused = "".join(f"; refused {name}: {why}" for name, why in report.refused.items())
+        missing = f"; missing {', '.join(report.missing)}" if report.missing else ""
+        terminal.console.print(
+            f"round {number}  {digest[:16]}  {len(report.replied)} updates{missing}{refused}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    terminal.run(cli)

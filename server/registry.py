@@ -1,0 +1,119 @@
+"""Every round on disk, whole or not at all, so that a federation can go on where it stood.
+
+    FOLDER/rounds/0007/adapter.safetensors     what platforms will be sent next
+                       moments.safetensors     the server optimizer's memory
+                       round.json              who replied, was refused, missing; bytes, seconds
+
+A round's folder is written under another name and renamed, so it exists only if it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from server.aggregate import ServerState
+from shared.adapter import load_adapter, save_adapter
+from shared.errors import RoundError
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in a round; round 0 is the untrained state.
+
+    Attributes:
+        round: from 0.
+        seconds: from the first request to the last metric, on the server's clock.
+        bytes_down: tensors sent to platforms.
+        bytes_up: tensors received from them.
+        replied: names of the platforms whose Update was averaged.
+        refused: why, by name, for those that answered what cannot be used.
+        missing: names of those that did not answer in time.
+        validation: by name, the metrics of those that share them.
+        moved: whether the quorum was met, so that the Adapter moved.
+    """
+
+    round: int
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    replied: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    moved: bool = True
+
+
+class Registry:
+    """The rounds under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "rounds"
+
+    def rounds(self) -> list[int]:
+        """Rounds on disk, in order."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+
+    def adapter_path(self, round_: int) -> Path:
+        """Where the Adapter after this round lies."""
+        return self.folder / f"{round_:04d}" / "adapter.safetensors"
+
+    def record(self, state: ServerState, report: RoundReport) -> None:
+        """Write a round, and only then let it appear."""
+        final = self.folder / f"{report.round:04d}"
+        part = self.folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
+        part.mkdir(parents=True)
+        try:
+            save_adapter(state.adapter, part / "adapter.safetensors")
+            save_file(dict(state.moments), part / "moments.safetensors")
+            (part / "round.json").write_text(json.dumps(asdict(report), indent=1, sort_keys=True))
+            _sync(part)
+            os.rename(part, final)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    def load(self, round_: int) -> tuple[ServerState, RoundReport]:
+        """The state after a round and its report.
+
+        Raises:
+            RoundError: the folder is damaged.
+            AdapterError: the adapter in it is.
+        """
+        folder = self.folder / f"{round_:04d}"
+        adapter = load_adapter(folder / "adapter.safetensors")
+        try:
+            moments = load_file(folder / "moments.safetensors")
+            report = RoundReport(**json.loads((folder / "round.json").read_text()))
+        except (OSError, ValueError, TypeError, SafetensorError) as fault:
+            raise RoundError(
+                f"round {round_} cannot be read ({type(fault).__name__})",
+                where=folder,
+                todo="delete this folder; --resume then goes on from the round before it",
+            ) from fault
+        moments = {name: np.asarray(value, np.float32) for name, value in moments.items()}
+        return ServerState(adapter, moments), report
+
+    def clear(self) -> None:
+        """Forget every round."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make the files of a folder durable before the folder gets its name."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

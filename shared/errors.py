@@ -1,0 +1,68 @@
+"""Everything that can go wrong and be said in one line.
+
+    AtollError
+    ├── ConfigError      a TOML file, a key or an option
+    ├── DataError        a table, a row, a History or a Catalogue
+    ├── BackboneError    a text encoder or a backbone file
+    ├── AdapterError     an adapter file or its tensors
+    ├── ReplyError       what a platform answered the server
+    └── RoundError       a federation that cannot go on
+
+An error says what is wrong, where, and the next step. It never holds a shopper's data: a row is
+named by its number, a shopper not at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "AdapterError",
+    "AtollError",
+    "BackboneError",
+    "ConfigError",
+    "DataError",
+    "ReplyError",
+    "RoundError",
+]
+
+
+class AtollError(Exception):
+    """A fault its reader can mend; command lines print it as one line and exit with code 2.
+
+    Args:
+        what: the fault, with the name and the value that are wrong.
+        where: the file, and if it helps the line, key or column within it.
+        todo: the next step, as an imperative.
+    """
+
+    def __init__(self, what: str, *, where: str | Path | None = None, todo: str) -> None:
+        self.what = what
+        self.where = where
+        self.todo = todo
+        place = f"{where}: " if where is not None else ""
+        super().__init__(" ".join(f"{place}{what}; {todo}".split()))
+
+
+class ConfigError(AtollError):
+    """A TOML file, a key or an option is missing, unknown or out of range."""
+
+
+class DataError(AtollError):
+    """A table, row, History or Catalogue cannot be used."""
+
+
+class BackboneError(AtollError):
+    """A text encoder or backbone is missing, damaged or not the one that was named."""
+
+
+class AdapterError(AtollError):
+    """An adapter is damaged, or belongs to another backbone, task or shape."""
+
+
+class ReplyError(AtollError):
+    """A platform's reply is refused."""
+
+
+class RoundError(AtollError):
+    """A federation cannot start or go on."""

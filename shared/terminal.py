@@ -1,0 +1,84 @@
+"""What the three command lines have in common: progress, one-line errors, exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from shared import text
+from shared.errors import AtollError
+
+console = Console()
+stderr = Console(stderr=True)
+
+
+def run(cli: typer.Typer) -> None:
+    """Run a command line; an AtollError becomes one line on standard error and exit code 2."""
+    try:
+        cli()
+    except AtollError as fault:
+        stderr.print(f"[bold red]error:[/] {escape(str(fault))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        stderr.print("stopped")
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def showing(*, quiet: bool = False) -> Iterator[text.Progress]:
+    """Progress on standard error, a bar for each thing that is being done; log lines above."""
+    if quiet:
+        with _logging(logging.WARNING):
+            yield text.silent
+        return
+    columns = (
+        TextColumn("{task.description:<44}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:>6.0f}/{task.total:<6.0f}"),
+        TimeElapsedColumn(),
+    )
+    with (
+        _logging(logging.INFO),
+        Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar,
+    ):
+        yield _bars(bar)
+
+
+def _bars(bar: Progress) -> text.Progress:
+    """A bar for each thing that is being done, gone when it is; several threads may tell."""
+    shown: dict[str, TaskID] = {}
+    lock = threading.Lock()
+    # Where there is no terminal to draw on, a line says that something began.
+    tell: Callable[[str], None] = stderr.print if not stderr.is_terminal else lambda _what: None
+
+    def progress(what: str, done: int, total: int) -> None:
+        with lock:
+            if what not in shown:
+                shown[what] = bar.add_task(escape(what), total=total)
+                tell(escape(what))
+            bar.update(shown[what], completed=done, total=total, visible=done < total)
+
+    return progress
+
+
+@contextlib.contextmanager
+def _logging(level: int) -> Iterator[None]:
+    handler = RichHandler(console=stderr, show_path=False, show_level=False, show_time=False)
+    logger = logging.getLogger("atoll")
+    logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

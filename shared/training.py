@@ -1,0 +1,210 @@
+"""Train on Histories: (Adapter, rows) → Adapter, or a whole backbone on public rows.
+
+    for each batch of Histories the engine draws:
+        losses [B]  one number a History, from its own rows and the public Catalogue
+        engine.step(losses)
+
+An Engine says how Histories are drawn and how their losses become a step. `PlainEngine` shuffles
+and averages; one built from a Plan samples, clips and adds noise. The loop is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.adapter import Adapter
+from shared.backbone import Backbone, fill_slots, read_slots
+from shared.errors import DataError
+from shared.events import Histories
+from shared.tasks import next_item
+from shared.text import Progress, silent
+
+Schedule = Literal["cosine", "linear", "constant"]
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; nothing here bears on privacy.
+
+    Attributes:
+        epochs: passes over the Histories.
+        batch: Histories a step.
+        learning_rate: Adam's, at its highest.
+        schedule: how it falls to zero at the end.
+        clip_norm: the largest norm of a step's gradient.
+    """
+
+    epochs: int = 1
+    batch: int = 64
+    learning_rate: float = 0.003
+    schedule: Schedule = "cosine"
+    clip_norm: float = 1.0
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at `progress` in [0, 1] of the whole training."""
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        if self.schedule == "linear":
+            return self.learning_rate * (1 - progress)
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one platform trains on.
+
+    Attributes:
+        histories: the train part of the split, each of at least two events.
+        table: [N, W] unit vectors of the platform's Catalogue, on the device to train on.
+    """
+
+    histories: Histories
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Which part of the whole training this call is, so that a schedule can span rounds."""
+
+    begin: float = 0.0
+    end: float = 1.0
+
+    def at(self, share: float) -> float:
+        """Progress of the whole when `share` of this part is done."""
+        return self.begin + share * (self.end - self.begin)
+
+
+WHOLE = Stretch()
+
+
+class Engine(Protocol):
+    """How Histories are drawn and how their losses become a step."""
+
+    def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Which of the Rows, and positions of the Histories of one step: one epoch's worth."""
+        ...
+
+    def step(self, losses: Tensor, *, rate: float) -> None:
+        """Move the parameters by the losses [B] of one batch."""
+        ...
+
+
+class PlainEngine:
+    """Shuffled batches, mean gradient, Adam: training without a Plan, so without privacy."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rows: Sequence[Rows],
+        recipe: Recipe,
+        *,
+        rng: np.random.Generator,
+    ) -> None:
+        """Steps move whatever of the backbone requires a gradient."""
+        self.rows = rows
+        self.recipe = recipe
+        self.rng = rng
+        self.moved = [value for value in backbone.parameters() if value.requires_grad]
+        self.optimizer = torch.optim.Adam(self.moved, lr=recipe.learning_rate)
+
+    def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Every History once; a batch holds Histories of one of the Rows, for one table."""
+        size = self.recipe.batch
+        drawn: list[tuple[int, NDArray[np.int64]]] = []
+        for which, rows in enumerate(self.rows):
+            order = self.rng.permutation(len(rows.histories))
+            drawn += [(which, order[at : at + size]) for at in range(0, len(order), size)]
+        for place in self.rng.permutation(len(drawn)):
+            yield drawn[place]
+
+    def step(self, losses: Tensor, *, rate: float) -> None:
+        """One Adam step on the mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        # Divided by the nominal batch: the last batch of an epoch is short, and a History must not
+        # weigh more for standing in it.
+        (losses.sum() / self.recipe.batch).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.moved, self.recipe.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+
+def train(
+    backbone: Backbone,
+    start: Adapter,
+    rows: Sequence[Rows],
+    recipe: Recipe,
+    *,
+    rng: np.random.Generator,
+    stretch: Stretch = WHOLE,
+    progress: Progress = silent,
+    after_epoch: Callable[[int, Adapter], None] | None = None,
+) -> Adapter:
+    """Train the adapter slots from `start`; several Rows are trained on as if rows were pooled.
+
+    Args:
+        backbone: frozen; its adapter slots are overwritten.
+        start: the Adapter to begin with.
+        rows: what to train on; at least one History.
+        recipe: how.
+        rng: draws the batches.
+        stretch: which part of the schedule this call is.
+        progress: called after each batch.
+        after_epoch: given the epoch (from 1) and the Adapter as it then stands.
+
+    Raises:
+        DataError: there is no History to train on, or the loss stopped being finite.
+    """
+    adapter = start
+    fill_slots(backbone, start)
+    engine = PlainEngine(backbone, rows, recipe, rng=rng)
+    for epoch in epochs(backbone, rows, recipe, engine, stretch=stretch, progress=progress):
+        adapter = read_slots(
+            backbone, digest=start.backbone, task=start.task, version=start.version
+        )
+        if after_epoch is not None:
+            after_epoch(epoch, adapter)
+    return adapter
+
+
+def epochs(
+    backbone: Backbone,
+    rows: Sequence[Rows],
+    recipe: Recipe,
+    engine: Engine,
+    *,
+    stretch: Stretch = WHOLE,
+    progress: Progress = silent,
+) -> Iterator[int]:
+    """Run the epochs of a recipe; yields the number of each, from 1, when it is done.
+
+    Raises:
+        DataError: there is no History to train on, or the loss stopped being finite.
+    """
+    total = sum(math.ceil(len(part.histories) / recipe.batch) for part in rows)
+    if total == 0:
+        raise DataError("no History to train on", todo="lower min_length or bring more rows")
+    length = backbone.spec.max_length
+    for epoch in range(1, recipe.epochs + 1):
+        for place, (which, indices) in enumerate(engine.batches()):
+            part = rows[which]
+            batch = next_item.pad(part.histories, indices, max_length=length)
+            losses = next_item.losses(backbone, part.table, batch.to(part.table.device))
+            if not bool(torch.isfinite(losses).all()):
+                raise DataError(
+                    f"the loss of a batch in epoch {epoch} is not finite",
+                    todo="lower learning_rate",
+                )
+            share = (epoch - 1 + place / total) / recipe.epochs
+            engine.step(losses, rate=recipe.rate(stretch.at(share)))
+            progress(f"epoch {epoch}", place + 1, total)
+        yield epoch

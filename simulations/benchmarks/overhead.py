@@ -1,0 +1,112 @@
+"""What a round costs beside training: no-op platforms, adapters of 1 MiB, the real server.
+
+server/rounds.py ─request→ engine ─→ a ClientApp that answers a zero Update
+                                   └ in process, and on Flower's Ray engine, in one run
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from server.aggregate import fedavg
+from server.app import GridNodes
+from server.config import FederationSection, federation_from
+from server.registry import Registry, RoundReport
+from server.rounds import federate
+from shared import wire
+from shared.adapter import Adapter
+from simulations.harness import Config, run_in_process, run_on_ray
+
+MIB = 2**20
+BACKBONE, TASK = "no-op", "no-op"
+
+
+def adapter() -> Adapter:
+    """1 MiB in four tensors."""
+    tensors = {f"part{place}": np.zeros((256, 256), np.float32) for place in range(4)}
+    return Adapter(tensors, backbone=BACKBONE, task=TASK)
+
+
+class Clock(Registry):
+    """A registry that keeps nothing but the seconds of each round."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("unused"))
+        self.seconds: list[float] = []
+
+    def rounds(self) -> list[int]:
+        """Rounds so far, the untrained one included."""
+        return list(range(len(self.seconds)))
+
+    def record(self, state: object, report: RoundReport) -> None:
+        """Keep the seconds."""
+        self.seconds.append(report.seconds)
+
+
+def no_op() -> ClientApp:
+    """Answers a zero Update of the Adapter it is sent, whose tensors it never looks at."""
+    app = ClientApp()
+    zeros = wire.pack(adapter().tensors)
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        number = str(context.node_config["partition-id"])
+        member = wire.Member(f"p{number}", 1.0, backbone=BACKBONE, task=TASK)
+        return Message(wire.hello_reply(member), reply_to=message)
+
+    @app.train()
+    def train(message: Message, _context: Context) -> Message:
+        base = message.content.config_records[wire.REQUEST]["digest"]
+        fields = ConfigRecord({"base": base, "weight": 1.0})
+        content = RecordDict({wire.UPDATE: zeros, wire.REQUEST: fields})
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, _context: Context) -> Message:
+        return Message(wire.metrics_reply({}), reply_to=message)
+
+    return app
+
+
+def measure(*, platforms: int, rounds: int, ray: bool) -> dict[str, float | None]:
+    """Median seconds a round on each engine; None where Ray is not wanted or not installed.
+
+    Args:
+        platforms: no-op platforms, all asked in every round.
+        rounds: timed on the harness; Ray, far slower, runs a quarter of them, at least three.
+        ray: whether to time Flower's Ray engine beside it.
+    """
+    nodes: dict[str, Config] = {f"p{place}": {"partition-id": place} for place in range(platforms)}
+    logging.getLogger("atoll").setLevel(logging.ERROR)
+    with_ray = ray and importlib.util.find_spec("ray") is not None
+    slow = None
+    if with_ray:
+        clock, few = Clock(), max(3, rounds // 4)
+        run_on_ray(timed(clock, few), no_op(), run_config={}, nodes=nodes)
+        slow = statistics.median(clock.seconds[1:])
+    clock = Clock()
+    run_in_process(timed(clock, rounds), no_op(), run_config={}, nodes=nodes)
+    fast = statistics.median(clock.seconds[1:])
+    return {"in_process_s_per_round": fast, "ray_s_per_round": slow}
+
+
+def timed(clock: Clock, rounds: int) -> ServerApp:
+    """The deployed rounds over the no-op adapter, timed by the clock."""
+    federation = replace(federation_from(FederationSection()), rounds=rounds, quorum=1)
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _context: Context) -> None:
+        rule = fedavg()
+        federate(GridNodes(grid), rule.init(adapter()), federation, rule, clock)
+
+    return app

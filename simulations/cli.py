@@ -1,0 +1,197 @@
+"""`atoll-sim`: what a researcher or newcomer types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from server.registry import Registry
+from shared import terminal
+from shared.errors import ConfigError
+from simulations.benchmarks import overhead
+from simulations.prepare import prepare
+from simulations.report import terminal_table
+from simulations.run import Engine, federate, full_comparison, use_threads, with_seed
+from simulations.scenario import find_scenario, load_scenario
+from simulations.worlds.embedded import generate, write
+from simulations.worlds.specs import default_world, source_world
+
+cli = typer.Typer(
+    name="atoll-sim",
+    help="A whole federation in one process: run it, compare it, benchmark it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
+cli.add_typer(bench, name="bench")
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A TOML file, or the name of one that comes with Atoll: demo, amazon, retail.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run; runs/SCENARIO if left out.", show_default=False),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Where the scenario's relative paths start; its folder if left out."),
+]
+Cache = Annotated[Path, typer.Option(help="Folder of item vectors, shared between runs.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="In place of the scenario's seed.", show_default=False)
+]
+EngineName = Annotated[Engine, typer.Option(help="In one process, or on Flower's Ray engine.")]
+Threads = Annotated[int, typer.Option(min=1, max=64, help="Platforms that train at once.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last recorded round.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+CACHE = Path("runs/cache")
+
+
+@cli.command(epilog="Example: atoll-sim run demo --out runs/demo")
+def run(
+    scenario: Named,
+    out: Out = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    seed: Seed = None,
+    engine: EngineName = "in-process",
+    threads: Threads = 1,
+    resume: Resume = False,
+) -> None:
+    """Run the rounds of a scenario, without comparing; they are recorded in the run's folder."""
+    chosen = with_seed(load_scenario(find_scenario(scenario), data=data), seed)
+    folder = out or Path("runs") / chosen.name
+    if Registry(folder).rounds() and not resume:
+        raise ConfigError(
+            "holds rounds already", where=folder, todo="use --resume, or name another --out"
+        )
+    use_threads(threads)
+    with terminal.showing() as progress:
+        ready = prepare(chosen, folder, cache=cache, seed=chosen.federation.seed, progress=progress)
+        registry = federate(chosen, ready, folder, engine=engine, threads=threads, resume=resume)
+    last = registry.rounds()[-1]
+    state, _report = registry.load(last)
+    terminal.console.print(
+        f"round {last}, adapter {state.adapter.digest}\n{registry.adapter_path(last)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@cli.command(epilog="Example: atoll-sim compare amazon --data ../shared/data")
+def compare(
+    scenario: Named,
+    out: Out = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    seed: Seed = None,
+    engine: EngineName = "in-process",
+    threads: Threads = 1,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario and every baseline beside it; write a table, a report and the adapters."""
+    chosen = with_seed(load_scenario(find_scenario(scenario), data=data), seed)
+    folder = out or Path("runs") / chosen.name
+    use_threads(threads)
+    with terminal.showing(quiet=as_json) as progress:
+        metrics = full_comparison(
+            chosen,
+            folder,
+            cache=cache,
+            engine=engine,
+            threads=threads,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(summary(metrics)))
+        return
+    terminal.console.print(terminal_table(metrics))
+    terminal.console.print(
+        f"{metrics['seconds']:.0f} s. Report: {(folder / 'report.html').resolve()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What `compare --json` prints: each scorer's figures on each platform."""
+    names = ("n", "hr@10", "ndcg@10", "mrr")
+    return {
+        "platforms": {
+            name: {
+                scorer: {
+                    **{key: row[key] for key in names},
+                    "ci95": {"ndcg@10": row["ci95"]["ndcg@10"]},
+                }
+                for scorer, row in platform["scorers"].items()
+            }
+            for name, platform in metrics["platforms"].items()
+        },
+        "seed": metrics["seed"],
+    }
+
+
+@cli.command(epilog="Example: atoll-sim worlds --out worlds --scale 0.1")
+def worlds(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the tables here; left out, only say what there is."),
+    ] = None,
+    scale: Annotated[float, typer.Option(min=0.01, max=100, help="Of the shoppers' number.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the world.")] = 0,
+    source: Annotated[
+        bool, typer.Option("--source", help="The public source world, for atoll-server pretrain.")
+    ] = False,
+) -> None:
+    """Describe the embedded world, or write its platforms as tables anyone can read."""
+    spec = source_world(scale) if source else default_world(scale)
+    for platform in spec.platforms:
+        terminal.console.print(
+            f"{platform.name:<12} {platform.shoppers:>6,} shoppers {platform.items:>6,} items"
+            f"  {platform.law}",
+            highlight=False,
+        )
+    if out is None:
+        return
+    for path in write(generate(spec, seed=seed), out).values():
+        terminal.console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@bench.command("overhead", epilog="Example: atoll-sim bench overhead --no-ray --json")
+def bench_overhead(
+    platforms: Annotated[int, typer.Option(min=1, max=10_000, help="No-op platforms.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the median counts.")] = 20,
+    ray: Annotated[bool, typer.Option(help="Also on Flower's Ray engine.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds a round with no-op platforms and 1 MiB adapters: the harness, and Flower's Ray."""
+    with terminal.showing(quiet=True):
+        figures = overhead.measure(platforms=platforms, rounds=rounds, ray=ray)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        told = "not installed (pip install -e '.[ray]')" if value is None else f"{value:.4f}"
+        terminal.console.print(f"{name:<26} {told}", highlight=False, markup=False)
+
+
+def main() -> None:
+    """Entry point."""
+    terminal.run(cli)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What sharing adds: every scorer on every platform, on one split.
+
+    popularity, tfidf, itemknn   what a platform has without learning, or from its own counts
+    prior                        the backbone untrained
+    local                        the adapter trained on the platform's rows alone
+    federated                    the rounds of the scenario
+    personalised                 the federated adapter, trained on at home
+    pooled                       one adapter on everyone's rows, as if they could be shared
+
+Validation chooses (simulations/candidates.py), test is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.platform import Platform
+from server.registry import Registry
+from shared import metrics
+from shared.ranking import Ranking, Scorer, rank
+from shared.text import Progress, silent
+from simulations.baselines import ItemKnn, Popularity, TfIdf
+from simulations.candidates import (
+    Kept,
+    at_home,
+    federated,
+    recipe_of,
+    titled,
+    trained,
+    validated,
+)
+from simulations.scenario import Scenario
+
+SCORERS = (
+    "popularity",
+    "tfidf",
+    "prior",
+    "itemknn",
+    "local",
+    "federated",
+    "personalised",
+    "pooled",
+)
+LENGTHS = ((1, 4), (5, 8), (9, 16), (17, 10**9))  # events of a context
+FEW = 20  # shoppers under which a length is not shown
+ALPHA = 0.05
+
+
+def compare(
+    scenario: Scenario,
+    platforms: Sequence[Platform],
+    registry: Registry,
+    *,
+    seed: int,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], dict[str, Kept]]:
+    """Train and test every scorer on every platform.
+
+    Args:
+        scenario: how long and how fast to train.
+        platforms: opened; in the order of their names.
+        registry: holds the rounds of the federation.
+        seed: of orders and resamples.
+        threads: trainings at once; the result is the same for any number.
+        progress: called after each batch.
+
+    Returns:
+        The entries "scorers", "platforms" and "rounds" of metrics.json, and by platform the
+        federated state it keeps.
+    """
+    reports = [registry.load(round_)[1] for round_ in registry.rounds()]
+    passes = scenario.federation.rounds * scenario.federation.epochs
+    untrained, shared = {}, {}
+    for platform in platforms:
+        name = platform.config.name
+        start = platform.untrained
+        untrained[name] = Kept(start, validated(platform, start), "untrained")
+        shared[name] = federated(platform, untrained[name], registry, reports)
+    with ThreadPoolExecutor(threads) as pool:
+        # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
+        everyone = pool.submit(
+            trained,
+            [platform.copy() for platform in platforms],
+            untrained,
+            recipe_of(scenario, epochs=passes),
+            seed=(seed, 0),
+            progress=titled(progress, "pooled"),
+        )
+        homes = [
+            pool.submit(
+                at_home,
+                platform.copy(),
+                untrained[platform.config.name],
+                shared[platform.config.name],
+                scenario,
+                seed=(seed, number),
+                progress=progress,
+            )
+            for number, platform in enumerate(platforms, start=1)
+        ]
+        pooled = everyone.result()
+        tables = {}
+        for number, (platform, home) in enumerate(zip(platforms, homes, strict=True), start=1):
+            name = platform.config.name
+            local, personal = home.result()
+            kept = {
+                "prior": untrained[name],
+                "local": local,
+                "federated": shared[name],
+                "personalised": personal,
+                "pooled": pooled[name],
+            }
+            tables[name] = read_test(
+                platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
+            )
+    found = {
+        "scorers": list(SCORERS),
+        "platforms": tables,
+        "rounds": [asdict(report) for report in reports],
+    }
+    return found, shared
+
+
+def read_test(
+    platform: Platform,
+    kept: Mapping[str, Kept],
+    *,
+    resamples: int,
+    seed: Sequence[int],
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Read the test part once for every scorer: one platform's entry of metrics.json."""
+    items = len(platform.rows.catalogue)
+    asked = platform.question("test")
+    rows = platform.training.histories
+    counted: dict[str, Scorer] = {
+        "popularity": Popularity.fit(rows, items=items),
+        "tfidf": TfIdf.fit(platform.rows.catalogue),
+        "itemknn": ItemKnn.fit(rows, items=items),
+    }
+    scorers: dict[str, Any] = {}
+    gains: dict[str, NDArray[np.float64]] = {}
+    for place, name in enumerate(SCORERS):
+        progress(f"{platform.config.name} test", place, len(SCORERS))
+        rng = np.random.default_rng([*seed, place])
+        more: dict[str, object] = {"validation": None, "kept": None}
+        if name in kept:
+            ranking: Ranking = platform.rank(kept[name].adapter, "test")
+            more = {"validation": {"ndcg@10": kept[name].validation}, "kept": kept[name].name}
+        else:
+            ranking = rank(counted[name], asked, items=items)
+        scorers[name] = {**metrics.summary(ranking, items, rng=rng), **more}
+        gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
+    histories = platform.rows.histories
+    return {
+        "shoppers": len(histories),
+        "items": items,
+        "events": len(histories.items),
+        "catalogue_digest": platform.rows.catalogue.digest,
+        "scorers": scorers,
+        "federated_vs_local": verdict(gains["federated"], gains["local"], seed=seed),
+        "gain_by_length": by_length(
+            gains["federated"], gains["local"], asked.contexts.lengths, seed=seed
+        ),
+    }
+
+
+def verdict(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], *, seed: Sequence[int]
+) -> dict[str, Any]:
+    """Federated against local over the same shoppers, in words and figures."""
+    result = metrics.paired(ours, theirs, rng=np.random.default_rng([*seed, 100]))
+    word = "no clear difference"
+    if result.p < ALPHA:
+        word = "gain" if result.difference > 0 else "loss"
+    return {**asdict(result), "ci95": list(result.ci95), "verdict": word}
+
+
+def by_length(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    lengths: NDArray[np.int64],
+    *,
+    seed: Sequence[int],
+) -> list[dict[str, Any]]:
+    """The difference by how many events stand before the target."""
+    rows = []
+    for least, most in LENGTHS:
+        here = (lengths >= least) & (lengths <= most)
+        if here.sum() < FEW:
+            continue
+        rng = np.random.default_rng([*seed, 200, least])
+        difference = ours[here] - theirs[here]
+        rows.append(
+            {
+                "length": f"{least}-{most}" if most < 10**9 else f"{least}+",
+                "n": int(here.sum()),
+                "difference": float(difference.mean()),
+                "ci95": list(metrics.bootstrap_ci(difference, rng=rng)),
+            }
+        )
+    return rows

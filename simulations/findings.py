@@ -1,0 +1,162 @@
+"""What a comparison found, in words and in figures ready to print.
+
+Every form of the report (terminal, Markdown, page) takes its text from here, so that they cannot
+differ. The metrics are the mapping that simulations/compare.py makes; scorers are those it names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COLUMNS = ("scorer", "n", "HR@10", "NDCG@10", "95 % interval", "MRR", "coverage", "kept")
+VERDICTS = ("gain", "loss", "no clear difference")
+NONE = "–"
+PROTOCOL = (
+    "Leave-one-out: each shopper's last item is the test, the one before it the validation. Every "
+    "scorer ranks the full catalogue, with the shopper's seen items masked. Intervals are 95 % "
+    "bootstrap over shoppers; federated is compared with local on the same shoppers, paired."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Federated against local on one platform, in NDCG@10, as text; dashes for what is unknown."""
+
+    verdict: str
+    relative: str
+    difference: str
+    ci95: str
+    p: str
+
+
+def number(value: object) -> float:
+    """The value as a float; NaN for anything that is not a finite number."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+
+
+def interval(ends: object) -> tuple[float, float]:
+    """Both ends of an interval; NaN where there are not two."""
+    pair = list(ends) if isinstance(ends, (list, tuple)) else []
+    return (number(pair[0]), number(pair[1])) if len(pair) == 2 else (math.nan, math.nan)
+
+
+def figure(value: object, form: str = ".4f") -> str:
+    """A number as text with a true minus sign, or a dash."""
+    known = number(value)
+    return NONE if math.isnan(known) else f"{known:{form}}".replace("-", "−")
+
+
+def percent(value: object) -> str:
+    """A fraction as a signed percentage."""
+    return figure(number(value) * 100, "+.1f") + ("" if math.isnan(number(value)) else " %")
+
+
+def span(ends: object, form: str = ".4f") -> str:
+    """An interval as text, or a dash."""
+    low, high = interval(ends)
+    return NONE if math.isnan(low + high) else f"{figure(low, form)} to {figure(high, form)}"
+
+
+def count(value: int, noun: str) -> str:
+    """A count and its noun, in the plural where it is not one."""
+    return f"{value:,} {noun}" + ("" if value == 1 else "s")
+
+
+def size(platform: Mapping[str, Any]) -> str:
+    """How many shoppers, items and events a platform has."""
+    nouns = ("shopper", "item", "event")
+    return ", ".join(count(platform[f"{noun}s"], noun) for noun in nouns)
+
+
+def scorers(metrics: Mapping[str, Any], platforms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The scorers that any of these platforms has, in the run's order, unlisted ones last."""
+    found = dict.fromkeys(scorer for platform in platforms for scorer in platform["scorers"])
+    listed = [scorer for scorer in metrics["scorers"] if scorer in found]
+    return listed + [scorer for scorer in found if scorer not in listed]
+
+
+def ndcg(platform: Mapping[str, Any], scorer: str) -> float:
+    """A scorer's NDCG@10 on a platform's test; NaN where it has none."""
+    return number(platform["scorers"].get(scorer, {}).get("ndcg@10"))
+
+
+def validated(row: Mapping[str, Any], name: str) -> float:
+    """A platform's validation NDCG@10 after a round; NaN where it has none."""
+    return number(row.get("validation", {}).get(name, {}).get("ndcg@10"))
+
+
+def kept_round(platform: Mapping[str, Any]) -> int | None:
+    """The round whose Adapter was kept; 0 is the untrained one."""
+    kept = platform["scorers"].get("federated", {}).get("kept") or ""
+    found = re.fullmatch(r"round (\d+)", kept)
+    return 0 if kept == "untrained" else int(found[1]) if found else None
+
+
+def scorer_rows(
+    metrics: Mapping[str, Any], platform: Mapping[str, Any]
+) -> list[list[tuple[str, bool]]]:
+    """A platform's table: per scorer the text of COLUMNS, each with whether it is the best there.
+
+    Figures that are equal as printed are equally best.
+    """
+    rows = []
+    known = [(scorer, platform["scorers"][scorer]) for scorer in scorers(metrics, [platform])]
+    best = {}
+    for key in ("hr@10", "ndcg@10", "mrr"):
+        values = [number(row.get(key)) for _, row in known]
+        top = max((value for value in values if value > 0), default=None)
+        best[key] = figure(top) if top else ""
+    for scorer, row in known:
+        hit, gain, rank = ((text := figure(row.get(key)), text == top) for key, top in best.items())
+        cells = [(scorer, False), (f"{row['n']:,}", False), hit, gain]
+        cells += [(span(row.get("ci95", {}).get("ndcg@10")), False), rank]
+        cells += [(figure(row.get("coverage"), ".3f"), False), (row.get("kept") or NONE, False)]
+        rows.append(cells)
+    return rows
+
+
+def verdict(platform: Mapping[str, Any]) -> Verdict:
+    """Federated against local on one platform."""
+    found = platform.get("federated_vs_local") or {"verdict": "not compared"}
+    p = number(found.get("p"))
+    return Verdict(
+        verdict=found["verdict"],
+        relative=percent(found.get("relative")),
+        difference=figure(found.get("difference"), "+.4f"),
+        ci95=span(found.get("ci95"), "+.4f"),
+        p=NONE if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
+    )
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """One plain sentence: on how many platforms sharing helped or hurt, and which it hurt."""
+    told = {name: verdict(platform) for name, platform in metrics["platforms"].items()}
+    helped, hurt, unclear = (
+        [name for name, it in told.items() if it.verdict == kind] for kind in VERDICTS
+    )
+    total = len(helped) + len(hurt) + len(unclear)
+    if not total:
+        return "This run did not compare federated with local training."
+    named = f" ({'; '.join(f'{name}, {told[name].relative}' for name in hurt)})" if hurt else ""
+    ending = f" and made no clear difference for {len(unclear)}" if unclear else ""
+    middle = f"{',' if unclear else ' and'} hurt {len(hurt) or 'none'}{named}"
+    return f"Sharing helped {len(helped)} of {count(total, 'platform')}{middle}{ending}."
+
+
+def negative_transfer(metrics: Mapping[str, Any]) -> str:
+    """A sentence that names each platform the federated Adapter made worse than its own."""
+    found = [
+        f"{name} ({it.difference}, 95 % interval {it.ci95})"
+        for name, platform in metrics["platforms"].items()
+        if (it := verdict(platform)).verdict == "loss"
+    ]
+    if not found:
+        return "No platform shows negative transfer."
+    return (
+        f"Negative transfer: {'; '.join(found)}. The federated Adapter ranks worse there than the "
+        "one the platform trained alone."
+    )

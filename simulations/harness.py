@@ -1,0 +1,231 @@
+"""A federation in one process: Flower's Grid, and on its far side the deployed ClientApp.
+
+    ServerApp ─Message→ InProcessGrid ─Message→ ClientApp of node 1, 2, 3 …
+                              └ faults of the scenario: drop, delay, fail, corrupt
+
+The two app objects are those that are deployed, and the Messages are real. Platforms answer one
+after another or on threads; either way replies come back in the order of the requests, so one seed
+gives one result. Time is simulated: a delayed reply is late, but nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+# Flower 1.39 takes a new Message's run and sender from here, and sets it only in its own processes.
+from flwr.supercore.task_identity import TaskIdentity
+
+from shared import wire
+from shared.errors import AtollError, ConfigError
+
+log = logging.getLogger("atoll.harness")
+
+RUN_ID = 1
+SERVER = 0  # node id
+RAISED = 2  # Flower's error code for an exception in a ClientApp
+
+Config = dict[str, bool | float | int | str]
+Kind = Literal["drop", "delay", "fail", "corrupt"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one platform in one round.
+
+    Attributes:
+        platform: its name.
+        round: from 1; training only.
+        kind: drop: the request is lost. delay: the reply is late by `seconds`. fail: the platform
+            raises. corrupt: the reply is spoilt in the way `corruption` says.
+        seconds: of a delay, against the timeout of the round.
+        corruption: nan, shape, digest or empty.
+    """
+
+    platform: str
+    round: int
+    kind: Kind
+    seconds: float = 0.0
+    corruption: Literal["nan", "shape", "digest", "empty"] = "nan"
+
+
+class InProcessGrid(Grid):
+    """Delivers Messages to a ClientApp, one Context a node; nothing is serialized."""
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        nodes: Mapping[str, Config],
+        *,
+        threads: int = 1,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        """Args: nodes: each platform's node configuration, by name. threads: answering at once."""
+        self.client_app = client_app
+        self.threads = threads
+        self.names = dict(enumerate(nodes, start=1))
+        self.contexts = {
+            node: Context(RUN_ID, node, dict(nodes[name]), RecordDict(), {})
+            for node, name in self.names.items()
+        }
+        self.faults = {(fault.platform, str(fault.round)): fault for fault in faults}
+        self.sent: dict[str, Message] = {}
+
+    def set_run(self, run: object) -> None:
+        """There is one run."""
+
+    @property
+    def run(self) -> object:  # type: ignore[override]
+        """Not kept: the ServerApp does not ask."""
+        raise NotImplementedError("an in-process run has no Flower run record")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A Message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Every platform's node."""
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take requests; they are answered when they are pulled."""
+        ids = []
+        for message in messages:
+            number = str(len(self.sent) + 1)
+            # As Flower's own grids do: the identifier is set when a message is sent.
+            message.metadata.__dict__["_message_id"] = number
+            self.sent[number] = message
+            ids.append(number)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Answer the requests of these identifiers."""
+        return self._answer([self.sent.pop(number) for number in message_ids], timeout=None)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Answer requests, less those that are dropped or later than `timeout`."""
+        return self._answer(list(messages), timeout=timeout)
+
+    def _answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        def answer(message: Message) -> Message | None:
+            return self._deliver(message, timeout)
+
+        if self.threads == 1:
+            replies = [answer(message) for message in messages]
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                replies = list(pool.map(answer, messages))
+        return [reply for reply in replies if reply is not None]
+
+    def _deliver(self, message: Message, timeout: float | None) -> Message | None:
+        node = message.metadata.dst_node_id
+        name = self.names[node]
+        fault = None
+        if message.metadata.message_type == wire.TRAIN:
+            fault = self.faults.get((name, message.metadata.group_id))
+        if fault is not None and fault.kind == "drop":
+            return None
+        try:
+            if fault is not None and fault.kind == "fail":
+                raise ConfigError("a fault of the scenario", where=name, todo="nothing")
+            reply = self.client_app(message, self.contexts[node])
+        except AtollError as error:
+            log.warning("%s: %s", name, error)
+            return Message(Error(RAISED, "platform raised"), reply_to=message)
+        if fault is None:
+            return reply
+        if fault.kind == "delay":
+            return None if timeout is not None and fault.seconds > timeout else reply
+        return corrupted(reply, fault.corruption)
+
+
+def corrupted(reply: Message, corruption: str) -> Message:
+    """The reply, spoilt."""
+    content = RecordDict(dict(reply.content.items()))
+    arrays = content.array_records[wire.UPDATE]
+    first = next(iter(arrays))
+    if corruption == "empty":
+        del content[wire.UPDATE]
+    elif corruption == "digest":
+        content[wire.REQUEST] = ConfigRecord({**content.config_records[wire.REQUEST], "base": "?"})
+    elif corruption == "shape":
+        arrays[first] = Array("float32", (1,), wire.RAW, bytes(4))
+    else:
+        spoilt = np.frombuffer(arrays[first].data, "<f4").copy()
+        spoilt[0] = np.nan
+        arrays[first] = Array("float32", arrays[first].shape, wire.RAW, spoilt.tobytes())
+    reply.content = content
+    return reply
+
+
+def run_in_process(
+    server_app: ServerApp,
+    client_app: ClientApp,
+    *,
+    run_config: Config,
+    nodes: Mapping[str, Config],
+    threads: int = 1,
+    faults: Sequence[Fault] = (),
+) -> None:
+    """Run a ServerApp to its end against a ClientApp with these nodes."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER, 1
+    grid = InProcessGrid(client_app, nodes, threads=threads, faults=faults)
+    server_app(grid, Context(RUN_ID, SERVER, {}, RecordDict(), run_config))
+
+
+def run_on_ray(
+    server_app: ServerApp,
+    client_app: ClientApp,
+    *,
+    run_config: Config,
+    nodes: Mapping[str, Config],
+) -> None:
+    """The same on Flower's Ray engine, which names nodes by number and takes no configuration.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    try:
+        import ray  # noqa: F401
+        from flwr.simulation import run_simulation
+    except ImportError:
+        raise ConfigError(
+            "the Ray engine is not installed", todo="run pip install -e '.[ray]'"
+        ) from None
+    configs = list(nodes.values())
+
+    def with_node(context: Context) -> Context:
+        context.node_config = dict(configs[int(context.node_config["partition-id"])])
+        return context
+
+    far = ClientApp()
+    serve: Callable[[Message, Context], Message] = lambda m, c: client_app(m, with_node(c))  # noqa: E731
+    far.query("hello")(serve)
+    far.train()(serve)
+    far.evaluate()(serve)
+
+    near = ServerApp()
+
+    @near.main()
+    def main(grid: Grid, context: Context) -> None:
+        context.run_config = run_config
+        server_app(grid, context)
+
+    run_simulation(near, far, num_supernodes=len(configs))

@@ -1,0 +1,86 @@
+"""From a scenario to platforms that can federate: tables, backbone, one TOML file each.
+
+OUT/data/NAME/            rows of the embedded world, as files anyone can read
+OUT/backbone.safetensors  unless the scenario names one; with its model card
+OUT/platforms/NAME.toml   what that platform's own client would be given
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clients.platform import Platform, open_platform
+from server.pretrain import pretrain
+from shared.tables.config import PlatformConfig, dump_platform, load_platform
+from shared.text import Progress, replacing, silent
+from simulations.scenario import Scenario
+from simulations.worlds.embedded import generate, write
+from simulations.worlds.specs import default_world, source_world
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A scenario's platforms, opened.
+
+    Attributes:
+        platforms: in the order of their names.
+        files: each platform's TOML file, by name.
+        backbone: the backbone's file.
+    """
+
+    platforms: tuple[Platform, ...]
+    files: dict[str, Path]
+    backbone: Path
+
+
+def prepare(
+    scenario: Scenario, out: Path, *, cache: Path, seed: int, progress: Progress = silent
+) -> Ready:
+    """Write what the platforms need under `out` and open them.
+
+    Args:
+        scenario: which platforms.
+        out: folder of this run; made if missing.
+        cache: folder of item vectors, shared between runs.
+        seed: of the embedded worlds and of the backbone made from one.
+        progress: called while texts are read and the backbone is trained.
+
+    Raises:
+        AtollError: a table or the backbone cannot be used.
+    """
+    out, cache = out.resolve(), cache.resolve()
+    configs = scenario.platforms
+    if scenario.world_scale is not None:
+        progress("making the embedded world", 0, 1)
+        world = generate(default_world(scenario.world_scale), seed=seed)
+        paths = write(world, out / "data")
+        configs = tuple(load_platform(path) for path in paths.values())
+    backbone = scenario.backbone or source_backbone(
+        scenario, out, cache=cache, seed=seed, progress=progress
+    )
+    platforms, files = [], {}
+    folder = out / "platforms"
+    folder.mkdir(parents=True, exist_ok=True)
+    for config in sorted(configs, key=lambda config: config.name):
+        mine = replace(
+            config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
+        )
+        platforms.append(open_platform(mine, progress=progress))
+        files[mine.name] = folder / f"{mine.name}.toml"
+        with replacing(files[mine.name]) as part:
+            part.write_text(dump_platform(mine))
+    return Ready(tuple(platforms), files, backbone)
+
+
+def source_backbone(
+    scenario: Scenario, out: Path, *, cache: Path, seed: int, progress: Progress
+) -> Path:
+    """Pretrain on the embedded source world, whose rows are nobody's."""
+    path = out / "backbone.safetensors"
+    world = generate(source_world(scenario.source_scale), seed=seed)
+    sources: list[PlatformConfig] = [
+        replace(load_platform(file), cache=cache) for file in write(world, out / "data").values()
+    ]
+    pretrain(sources, path, encoder=scenario.encoder, seed=seed, progress=progress)
+    return path

