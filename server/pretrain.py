@@ -27,6 +27,7 @@ from shared.tasks import next_item
 from shared.text import EncoderSpec, Progress, find_encoder, item_table, replacing, silent
 from shared.training import PlainEngine, Recipe, Rows, epochs
 
+SHAPE = BackboneSpec(encoder="")
 RECIPE = Recipe(epochs=6, batch=64, learning_rate=0.001)
 
 
@@ -56,6 +57,7 @@ def pretrain(
     *,
     recipe: Recipe = RECIPE,
     encoder: str,
+    shape: BackboneSpec = SHAPE,
     seed: int = 0,
     progress: Progress = silent,
 ) -> str:
@@ -66,6 +68,7 @@ def pretrain(
         out: the backbone's file; the card gets the suffix .md.
         recipe: how long and how fast.
         encoder: name of the text encoder.
+        shape: of the backbone; its encoder and text width are set here.
         seed: of weights and batches.
         progress: called while it works.
 
@@ -84,7 +87,7 @@ def pretrain(
         ).to(device)
         for source, part in zip(sources, read, strict=True)
     ]
-    spec = BackboneSpec(encoder=text.digest, text_width=tables[0].shape[1])
+    spec = replace(shape, encoder=text.digest, text_width=tables[0].shape[1])
 
     def score(backbone: Backbone) -> float:
         """Mean validation NDCG@10 over the shoppers of all sources."""

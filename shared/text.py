@@ -43,6 +43,11 @@ def silent(_what: str, _done: int, _total: int) -> None:
     """Progress that shows nothing."""
 
 
+def titled(progress: Progress, title: str) -> Progress:
+    """The same progress under another name."""
+    return lambda what, done, total: progress(f"{title}, {what}", done, total)
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """A text encoder on disk, known by its content.

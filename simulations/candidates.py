@@ -15,7 +15,7 @@ from clients.platform import Platform
 from server.registry import Registry, RoundReport
 from shared import metrics
 from shared.adapter import Adapter
-from shared.text import Progress
+from shared.text import Progress, titled
 from shared.training import Recipe, train
 from simulations.scenario import Scenario
 
@@ -134,8 +134,3 @@ def at_home(
         progress=titled(progress, f"{name} personalised"),
     )
     return alone[name], personal[name]
-
-
-def titled(progress: Progress, title: str) -> Progress:
-    """The same progress under another name."""
-    return lambda what, done, total: progress(f"{title}, {what}", done, total)

@@ -24,14 +24,13 @@ from clients.platform import Platform
 from server.registry import Registry
 from shared import metrics
 from shared.ranking import Ranking, Scorer, rank
-from shared.text import Progress, silent
+from shared.text import Progress, silent, titled
 from simulations.baselines import ItemKnn, Popularity, TfIdf
 from simulations.candidates import (
     Kept,
     at_home,
     federated,
     recipe_of,
-    titled,
     trained,
     validated,
 )

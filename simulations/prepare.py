@@ -13,7 +13,7 @@ from pathlib import Path
 from clients.platform import Platform, open_platform
 from server.pretrain import pretrain
 from shared.tables.config import PlatformConfig, dump_platform, load_platform
-from shared.text import Progress, replacing, silent
+from shared.text import Progress, replacing, silent, titled
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -66,7 +66,7 @@ def prepare(
         mine = replace(
             config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
         )
-        platforms.append(open_platform(mine, progress=progress))
+        platforms.append(open_platform(mine, progress=titled(progress, mine.name)))
         files[mine.name] = folder / f"{mine.name}.toml"
         with replacing(files[mine.name]) as part:
             part.write_text(dump_platform(mine))
@@ -82,5 +82,12 @@ def source_backbone(
     sources: list[PlatformConfig] = [
         replace(load_platform(file), cache=cache) for file in write(world, out / "data").values()
     ]
-    pretrain(sources, path, encoder=scenario.encoder, seed=seed, progress=progress)
+    pretrain(
+        sources,
+        path,
+        encoder=scenario.encoder,
+        shape=scenario.shape,
+        seed=seed,
+        progress=titled(progress, "backbone"),
+    )
     return path

@@ -34,19 +34,22 @@ corruption = "nan"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from server.config import Federation, FederationSection, federation_from
+from server.pretrain import SHAPE
+from shared.backbone import BackboneSpec
 from shared.config import Section, read_toml
 from shared.errors import ConfigError
 from shared.tables.config import PlatformConfig, platform_from
 from shared.text import DEFAULT_ENCODER
 from simulations.harness import Fault
 
+SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
 SHIPPED = Path(__file__).parent / "scenarios"
 
 
@@ -65,6 +68,17 @@ class _Backbone(Section):
     path: str | None = None
     encoder: str = DEFAULT_ENCODER
     source_scale: float = Field(1.0, gt=0, le=100)
+    width: int = Field(SHAPE.width, ge=4, le=4096)
+    layers: int = Field(SHAPE.layers, ge=1, le=64)
+    heads: int = Field(SHAPE.heads, ge=1, le=64)
+    rank: int = Field(SHAPE.rank, ge=1, le=1024)
+    out_rank: int = Field(SHAPE.out_rank, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
 
 
 class _Comparison(Section):
@@ -102,6 +116,7 @@ class Scenario:
         backbone: an existing file, or None to make one.
         encoder: name of the text encoder.
         source_scale: of the embedded source world a backbone is made from.
+        shape: of a backbone that is made.
         federation: how rounds go.
         personalise_epochs: passes over a platform's own rows after the federation.
         resamples: of the bootstrap.
@@ -115,6 +130,7 @@ class Scenario:
     backbone: Path | None
     encoder: str
     source_scale: float
+    shape: BackboneSpec
     federation: Federation
     personalise_epochs: int
     resamples: int
@@ -183,6 +199,10 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         backbone=backbone,
         encoder=file.backbone.encoder,
         source_scale=file.backbone.source_scale,
+        shape=replace(
+            SHAPE,
+            **{key: getattr(file.backbone, key) for key in SHAPE_KEYS},
+        ),
         federation=federation_from(file.federation),
         personalise_epochs=file.comparison.personalise_epochs,
         resamples=file.comparison.resamples,

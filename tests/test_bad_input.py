@@ -105,7 +105,11 @@ def bad(request: pytest.FixtureRequest) -> tuple[Spoil, str]:
 
 @pytest.mark.parametrize("command", [["check"], ["recommend", "--history", "a-03"]])
 def test_a_platform_with_bad_tables_is_told(
-    command: list[str], bad: tuple[Spoil, str], refused: Refused, make_platform: Make, tmp_path: Path
+    command: list[str],
+    bad: tuple[Spoil, str],
+    refused: Refused,
+    make_platform: Make,
+    tmp_path: Path,
 ) -> None:
     path = make_platform(tmp_path / "a", "a")
     bad[0](path.parent)
@@ -151,6 +155,7 @@ def test_bad_tables_are_told_before_a_backbone_is_made(
     refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
 ) -> None:
     path = make_scenario(tmp_path, backbone=None)
+    path.write_text(path.read_text().replace("[backbone]", "[backbone]\nsource_scale = 0.01"))
     (tmp_path / "a" / "items.tsv").unlink()
     line = refused(atoll_sim, "compare", path, "--out", tmp_path / "out", "--cache", cache)
     assert line.startswith(f"{tmp_path}/a/items.tsv: no such file")
@@ -227,9 +232,7 @@ def test_an_adapter_of_another_backbone_is_named(
 ) -> None:
     adapter = tmp_path / "other.safetensors"
     save_adapter(replace(opened.untrained, backbone="x" * 64), adapter)
-    line = refused(
-        atoll_client, *RECOMMEND, tmp_path / "a" / "platform.toml", "--adapter", adapter
-    )
+    line = refused(atoll_client, *RECOMMEND, tmp_path / "a" / "platform.toml", "--adapter", adapter)
     assert line.startswith(f"{adapter}: belongs to backbone xxxxxxxxxxxx…, this one is ")
     assert line.endswith("use the backbone it was trained with")
 
@@ -255,13 +258,11 @@ def test_a_damaged_adapter_is_named(
     if spoil is not None:
         save_adapter(opened.untrained, adapter)
         adapter.write_bytes(spoil(adapter.read_bytes()))
-    line = refused(
-        atoll_client, *RECOMMEND, tmp_path / "a" / "platform.toml", "--adapter", adapter
-    )
+    line = refused(atoll_client, *RECOMMEND, tmp_path / "a" / "platform.toml", "--adapter", adapter)
     assert line.startswith(f"{adapter}: {told}")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\x00" * 64])
+@pytest.mark.parametrize("content", [None, b"", b"\x00" * 64], ids=["missing", "empty", "zeros"])
 def test_a_backbone_that_is_missing_or_damaged_is_named(
     content: bytes | None, refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
 ) -> None:
@@ -271,13 +272,3 @@ def test_a_backbone_that_is_missing_or_damaged_is_named(
     path = make_scenario(tmp_path / "s", backbone=backbone)
     line = refused(atoll_sim, "run", path, "--out", tmp_path / "out", "--cache", cache)
     assert line.startswith(f"{backbone}: {'not a readable' if content is not None else 'no such'}")
-
-
-@pytest.mark.parametrize("command", ["run", "compare"])
-def test_a_quorum_that_cannot_be_met_is_told(
-    command: str, refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
-) -> None:
-    path = make_scenario(tmp_path)
-    path.write_text(path.read_text().replace("rounds = 2", "rounds = 2\nquorum = 4"))
-    line = refused(atoll_sim, command, path, "--out", tmp_path / "out", "--cache", cache)
-    assert line.startswith("3 of 3 can take part, quorum is 4")

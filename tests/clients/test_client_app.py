@@ -15,6 +15,7 @@ from shared import wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError
 from shared.tables.config import load_platform
+from shared.training import SCHEDULES, Schedule
 from shared.update import check_update
 from simulations.harness import Config, run_in_process
 
@@ -162,6 +163,13 @@ def test_the_order_of_histories_is_a_platforms_own() -> None:
     assert len({order(0, 1, "a"), *others}) == 4
 
 
+def changed(request: RecordDict, **fields: str) -> RecordDict:
+    """The request with other words in it."""
+    for name, value in fields.items():
+        request.config_records[wire.REQUEST][name] = value
+    return request
+
+
 SPOILT: dict[str, Callable[[Adapter], RecordDict]] = {
     "nothing": lambda _: wire.nothing(),
     "another backbone": lambda a: wire.request(replace(a, backbone="x" * 64), TRAINING),
@@ -179,7 +187,7 @@ SPOILT: dict[str, Callable[[Adapter], RecordDict]] = {
     "round 3 of 2": lambda a: wire.request(a, replace(TRAINING, round=3)),
     "no epochs": lambda a: wire.request(a, replace(TRAINING, epochs=0)),
     "a million epochs": lambda a: wire.request(a, replace(TRAINING, epochs=1_000_000)),
-    "an unknown schedule": lambda a: wire.request(a, replace(TRAINING, schedule="step")),
+    "an unknown schedule": lambda a: changed(wire.request(a, TRAINING), schedule="step"),
     "a learning rate below zero": lambda a: wire.request(a, replace(TRAINING, learning_rate=-1)),
 }
 
@@ -202,8 +210,8 @@ def test_an_adapter_of_another_backbone_or_task_is_named(
         check_fit(replace(start, task="other"), opened["kiosk"])
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: str) -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: Schedule) -> None:
     recipe, stretch = how(replace(TRAINING, round=2, rounds=8, schedule=schedule))
     assert recipe.schedule == schedule
     assert (recipe.epochs, recipe.batch, recipe.learning_rate) == (1, 4, 0.05)
@@ -211,8 +219,7 @@ def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: str) ->
 
 
 def test_nothing_the_server_sends_names_another_file(trio: dict[str, Path], start: Adapter) -> None:
-    request = wire.request(start, TRAINING)
-    request.config_records[wire.REQUEST]["platform"] = str(trio["kiosk"])
+    request = changed(wire.request(start, TRAINING), platform=str(trio["kiosk"]))
     hello = RecordDict({wire.REQUEST: ConfigRecord({"platform": str(trio["kiosk"])})})
     who, trained, plain = ask(
         trio["atelier"],
@@ -233,6 +240,15 @@ def test_a_node_without_a_platform_file_says_how_to_start_it() -> None:
 def test_rows_are_read_once_for_many_messages(trio: dict[str, Path]) -> None:
     context = Context(1, 1, {"platform": str(trio["kiosk"])}, RecordDict(), {})
     assert resident(context) is resident(context)
+
+
+def test_rows_are_read_anew_when_the_platforms_file_is_written_anew(
+    make_platform: Callable[..., Path], tmp_path: Path
+) -> None:
+    context = Context(1, 1, {"platform": str(make_platform(tmp_path))}, RecordDict(), {})
+    assert len(resident(context).rows.histories) == 10
+    make_platform(tmp_path, shoppers=7)
+    assert len(resident(context).rows.histories) == 7
 
 
 def test_a_platform_that_cannot_be_opened_is_tried_again_at_the_next_message(

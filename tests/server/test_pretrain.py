@@ -92,12 +92,12 @@ def test_what_is_made_is_frozen_with_its_gate_shut_and_its_slots_untouched() -> 
     assert all(bool((slot == 0).all()) for slot in slots)
 
 
-def test_a_new_backbone_with_its_gate_shut_is_the_prior(made: tuple[Path, str]) -> None:
-    backbone = load_backbone(made[0]).eval()
-    vectors = torch.nn.functional.normalize(torch.randn(3, 7, 16), dim=2)
+def test_what_is_made_is_the_prior_until_a_platform_opens_the_gate() -> None:
+    backbone = trained((0.1, 0.2))[0].backbone.eval()
+    vectors = rows(5).table[None]  # [1, 12, 6]
     with torch.no_grad():
         shut = backbone(vectors)
-        torch.testing.assert_close(shut, backbone.spec.prior_scale * backbone.prior(vectors))
+        torch.testing.assert_close(shut, SPEC.prior_scale * backbone.prior(vectors))
         backbone.gate.adapter.fill_(1.0)
         assert not torch.allclose(shut, backbone(vectors))  # there is something behind the gate
 

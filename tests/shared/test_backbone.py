@@ -24,10 +24,10 @@ from shared.backbone import (
 from shared.errors import AdapterError
 
 SPEC = BackboneSpec(
-    encoder="e" * 64, text_width=12, width=8, layers=2, heads=2, rank=2, max_length=9
+    encoder="e" * 64, text_width=12, width=8, layers=2, heads=2, rank=2, out_rank=6, max_length=9
 )
 SLOTS = {
-    "adapter.weight": (12, 8),
+    "adapter.weight": (12, 6),
     "gate.adapter": (1,),
     "layers.0.query_key_value.adapter.weight": (24, 2),
     "layers.0.feed_in.adapter.weight": (32, 2),

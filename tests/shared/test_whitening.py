@@ -54,6 +54,14 @@ def test_two_items_by_hand_stand_opposite() -> None:
     np.testing.assert_allclose(white, [[half, -half, 0, 0], [-half, half, 0, 0]], atol=1e-6)
 
 
+def test_a_small_catalogue_is_whitened_halfway_by_hand() -> None:
+    # Variances 16/3 and 4/3, mean 10/3. 4 items where 8 are enough: shrunk halfway to it, 13/3 and
+    # 7/3. Whitened all the way, x and y would be equal.
+    white = whiten(np.array([[2, 1], [2, -1], [-2, 1], [-2, -1]], np.float32))
+    x, y = 2 / np.sqrt(13 / 3), 1 / np.sqrt(7 / 3)
+    np.testing.assert_allclose(white[0], np.array([x, y]) / np.hypot(x, y), atol=1e-6)
+
+
 def test_a_dimension_nobody_uses_stays_empty() -> None:
     raw = spread(100, 5)
     raw[:, 2] = 0.25

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shared import wire
 from shared.adapter import Adapter
 from shared.errors import ReplyError
+from shared.training import SCHEDULES, Schedule
 from shared.update import Update
 from shared.wire import Member, Training
 
@@ -125,6 +126,18 @@ def test_a_whole_number_is_not_rounded_on_its_way(seed: int) -> None:
     _, training = wire.read_request(wire.request(ADAPTER, replace(TRAINING, seed=seed)))
     assert training is not None
     assert training.seed == seed
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_can_be_asked_for(schedule: Schedule) -> None:
+    asked = replace(TRAINING, schedule=schedule)
+    assert wire.read_request(wire.request(ADAPTER, asked))[1] == asked
+
+
+@pytest.mark.parametrize("schedule", ["Cosine", "warmup", "", None, 1])
+def test_a_schedule_nobody_knows_is_refused(schedule: Value | None) -> None:
+    with pytest.raises(ReplyError, match="schedule"):
+        wire.read_request(with_field(wire.request(ADAPTER, TRAINING), "schedule", schedule))
 
 
 def test_a_request_to_evaluate_asks_for_no_training() -> None:

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.platform import Platform
+from server.registry import Registry
+from shared import metrics
+from simulations.candidates import Kept, validated
+from simulations.compare import SCORERS, by_length, compare, verdict
+from simulations.prepare import Ready, prepare
+from simulations.run import federate
+from simulations.scenario import Scenario, load_scenario
+
+COUNTED = ("popularity", "tfidf")
+LEARNT = ("local", "federated", "personalised", "pooled")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    scenario: Scenario
+    ready: Ready
+    registry: Registry
+    found: dict[str, Any]
+    kept: dict[str, Kept]
+
+    def again(
+        self, platforms: tuple[Platform, ...] | None = None, *, threads: int = 1
+    ) -> dict[str, Any]:
+        """The comparison anew, of the same rounds."""
+        platforms = platforms or self.ready.platforms
+        return compare(self.scenario, platforms, self.registry, seed=0, threads=threads)[0]
+
+
+@pytest.fixture(scope="module")
+def done(
+    make_scenario: Callable[..., Path], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Comparison:
+    folder = tmp_path_factory.mktemp("compare")
+    scenario = load_scenario(make_scenario(folder))
+    ready = prepare(scenario, folder / "out", cache=cache, seed=0)
+    registry = federate(scenario, ready, folder / "out")
+    found, kept = compare(scenario, ready.platforms, registry, seed=0)
+    return Comparison(scenario, ready, registry, found, kept)
+
+
+def scored(platform: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: row[key] for name, row in platform["scorers"].items()}
+
+
+def test_every_platform_has_all_eight_scorers_in_one_order(done: Comparison) -> None:
+    expected = [*COUNTED, "prior", "itemknn", *LEARNT]
+    assert done.found["scorers"] == list(SCORERS) == expected
+    assert list(done.found["platforms"]) == ["a", "b", "c"]
+    for platform in done.found["platforms"].values():
+        assert list(platform["scorers"]) == expected
+        assert len(set(scored(platform, "n").values())) == 1  # the same shoppers for each
+        for row in platform["scorers"].values():
+            low, high = row["ci95"]["ndcg@10"]
+            assert 0 <= low <= row["ndcg@10"] <= high <= 1
+            assert 0 <= row["mrr"] <= 1
+
+
+def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Comparison) -> None:
+    for platform in done.found["platforms"].values():
+        reached = {
+            name: row["validation"]["ndcg@10"]
+            for name, row in platform["scorers"].items()
+            if row["validation"] is not None
+        }
+        assert set(reached) == {"prior", *LEARNT}
+        assert all(reached[name] >= reached["prior"] for name in LEARNT)
+        assert reached["personalised"] >= reached["federated"]
+
+
+def test_here_training_pays_somewhere_so_that_the_choice_is_one(done: Comparison) -> None:
+    kept = [scored(it, "kept")[name] for it in done.found["platforms"].values() for name in LEARNT]
+    assert "untrained" in kept
+    assert any(name.startswith("epoch") for name in kept)
+    assert any(name.startswith("round") for name in kept)
+
+
+def test_what_is_said_of_validation_and_test_is_what_the_kept_state_scores(
+    done: Comparison,
+) -> None:
+    for platform in done.ready.platforms:
+        name = platform.config.name
+        entry = done.found["platforms"][name]["scorers"]["federated"]
+        kept = done.kept[name]
+        assert entry["kept"] == kept.name
+        assert entry["validation"]["ndcg@10"] == kept.validation
+        assert kept.validation == validated(platform, kept.adapter)
+        gain = metrics.ndcg(platform.rank(kept.adapter, "test").ranks)
+        assert entry["ndcg@10"] == pytest.approx(float(gain.mean()))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_same_seed_gives_the_same_figures_on_any_number_of_threads(
+    threads: int, done: Comparison
+) -> None:
+    assert json.dumps(done.again(threads=threads)) == json.dumps(done.found)
+
+
+def shuffled_targets(platform: Platform) -> Platform:
+    """The same platform with another last event for every shopper: only the test part differs."""
+    histories = platform.rows.histories
+    items = histories.items.copy()
+    ends = histories.offsets[1:] - 1
+    for shopper, end in enumerate(ends):
+        seen = set(histories[shopper].tolist())
+        items[end] = next(it for it in range(len(platform.rows.catalogue)) if it not in seen)
+    assert (items[ends] != histories.items[ends]).all()
+    return replace(platform, rows=replace(platform.rows, histories=replace(histories, items=items)))
+
+
+def test_test_targets_choose_nothing(done: Comparison) -> None:
+    other = done.again(tuple(shuffled_targets(it) for it in done.ready.platforms))
+    for name, platform in done.found["platforms"].items():
+        for key in ("kept", "validation"):
+            assert scored(other["platforms"][name], key) == scored(platform, key)
+        assert scored(other["platforms"][name], "mrr") != scored(platform, "mrr")
+
+
+def test_each_platform_starts_personalising_from_its_federated_state(done: Comparison) -> None:
+    for name, platform in done.found["platforms"].items():
+        if scored(platform, "kept")["personalised"] == "untrained":
+            assert done.kept[name].name == "untrained"
+
+
+def test_the_record_holds_the_rounds_and_the_sizes(done: Comparison) -> None:
+    assert [it["round"] for it in done.found["rounds"]] == [0, 1, 2]
+    sizes = {name: (it["shoppers"], it["items"]) for name, it in done.found["platforms"].items()}
+    assert sizes == {"a": (24, 18), "b": (12, 22), "c": (9, 26)}
+
+
+def test_a_verdict_follows_sign_and_significance() -> None:
+    worse, best = np.zeros(60), np.ones(60)
+    assert verdict(best, worse, seed=(0,))["verdict"] == "gain"
+    assert verdict(worse, best, seed=(0,))["verdict"] == "loss"
+    assert verdict(best, best, seed=(0,))["verdict"] == "no clear difference"
+    assert verdict(best, worse, seed=(0,))["difference"] == 1.0
+
+
+def test_gain_by_length_counts_each_shopper_once_and_hides_the_few() -> None:
+    lengths = np.array([2] * 30 + [6] * 19 + [40] * 25)
+    ours, theirs = np.where(lengths == 40, 1.0, 0.25), np.full(len(lengths), 0.25)
+    found = by_length(ours, theirs, lengths, seed=(0,))
+    assert [(it["length"], it["n"], it["difference"]) for it in found] == [
+        ("1-4", 30, 0.0),
+        ("17+", 25, 0.75),
+    ]

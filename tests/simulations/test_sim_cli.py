@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from server.registry import Registry
+from simulations.cli import main
+
+Typed = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+Make = Callable[..., Path]
+SCORERS = ["popularity", "tfidf", "prior", "itemknn"]
+SCORERS += ["local", "federated", "personalised", "pooled"]
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Any:
+    """Commands share the cores out anew; the next test gets them back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def words(make_scenario: Make, cache: Path, tmp_path: Path) -> list[str | Path]:
+    """A scenario, the folder of its run, the cache that all tests share, and a core for each."""
+    path = make_scenario(tmp_path / "s")
+    return [path, "--out", tmp_path / "out", "--cache", cache, "--threads", "3"]
+
+
+def test_compare_as_json_prints_one_object_and_nothing_else(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, err = typed(main, "compare", *words, "--json", "--seed", "5")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert sorted(found) == ["platforms", "seed"]
+    assert found["seed"] == 5
+    assert list(found["platforms"]) == ["a", "b", "c"]
+    for platform in found["platforms"].values():
+        assert sorted(platform) == sorted(SCORERS)
+        for row in platform.values():
+            assert sorted(row) == ["ci95", "hr@10", "mrr", "n", "ndcg@10"]
+            assert list(row["ci95"]) == ["ndcg@10"]
+            low, high = row["ci95"]["ndcg@10"]
+            assert low <= row["ndcg@10"] <= high
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    local = written["platforms"]["b"]["scorers"]["local"]
+    assert found["platforms"]["b"]["local"]["ndcg@10"] == local["ndcg@10"]
+
+
+def test_compare_ends_with_a_table_and_says_where_the_report_is(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, _ = typed(main, "compare", *words)
+    assert code == 0
+    assert "Three small shops: NDCG@10" in out
+    assert all(scorer in out for scorer in SCORERS)
+    assert out.splitlines()[-1].endswith(f"s. Report: {tmp_path / 'out' / 'report.html'}")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_run_records_rounds_and_says_the_adapters_digest(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, _ = typed(main, "run", *words)
+    assert code == 0
+    registry = Registry(tmp_path / "out")
+    state, _ = registry.load(2)
+    assert out.splitlines() == [
+        f"round 2, adapter {state.adapter.digest}",
+        str(registry.adapter_path(2)),
+    ]
+
+
+def test_run_goes_on_from_recorded_rounds_only_if_it_is_told_to(
+    typed: Typed, refused: Refused, words: list[str | Path], tmp_path: Path
+) -> None:
+    first = typed(main, "run", *words)
+    line = refused(main, "run", *words)
+    assert line == (
+        f"{tmp_path / 'out'}: holds rounds already; use --resume, or name another --out"
+    )
+    assert typed(main, "run", *words, "--resume")[:2] == first[:2]
+
+
+def test_a_seed_on_the_command_line_takes_the_place_of_the_scenarios(
+    typed: Typed, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    path = make_scenario(tmp_path / "s")
+
+    def digest(name: str, *more: str) -> str:
+        words = (path, "--out", tmp_path / name, "--cache", cache, "--threads", "3")
+        return typed(main, "run", *words, *more)[1].split()[3]
+
+    plain = digest("plain")
+    assert digest("zero", "--seed", "0") == plain
+    assert digest("one", "--seed", "1") != plain
+
+
+def test_data_names_where_tables_are(
+    typed: Typed, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    path = make_scenario(tmp_path / "s").rename(tmp_path / "moved.toml")
+    words = (path, "--out", tmp_path / "out", "--cache", cache, "--threads", "3")
+    assert typed(main, "run", *words)[0] == 2
+    assert typed(main, "run", *words, "--data", tmp_path / "s")[0] == 0
+
+
+def test_an_unknown_scenario_is_told_with_those_that_are_shipped(refused: Refused) -> None:
+    line = refused(main, "compare", "dmeo")
+    assert line.startswith("dmeo: no such scenario; name a TOML file, or one of ")
+    assert "demo" in line
+
+
+def test_a_quorum_that_cannot_be_met_is_told_and_records_nothing(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    path = Path(words[0])
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 2\nquorum = 4"))
+    code, out, err = typed(main, "compare", *words, "--json")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: 3 of 3 can take part, quorum is 4; ")
+    assert Registry(tmp_path / "out").rounds() == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="the ray extra is here")
+def test_a_missing_ray_engine_is_told_before_anything_is_done(
+    typed: Typed, refused: Refused, words: list[str | Path]
+) -> None:
+    typed(main, "run", *words)
+    line = refused(main, "compare", *words, "--engine", "ray")
+    assert line == "the Ray engine is not installed; run pip install -e '.[ray]'"
+
+
+def test_overhead_as_json_is_one_object_of_two_figures(typed: Typed) -> None:
+    words = ("bench", "overhead", "--platforms", "3", "--rounds", "2", "--no-ray", "--json")
+    code, out, err = typed(main, *words)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == ["in_process_s_per_round", "ray_s_per_round"]
+    assert found["ray_s_per_round"] is None
+    assert 0 < found["in_process_s_per_round"] < 5
+
+
+def test_overhead_for_people_says_how_to_get_what_is_missing(typed: Typed) -> None:
+    words = ("bench", "overhead", "--platforms", "2", "--rounds", "1", "--no-ray")
+    code, out, _ = typed(main, *words)
+    assert code == 0
+    first, second = out.splitlines()
+    assert first.split()[0] == "in_process_s_per_round"
+    assert second.split()[0] == "ray_s_per_round"
