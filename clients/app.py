@@ -26,6 +26,7 @@ from shared.tables.config import load_platform
 from shared.tasks import next_item
 from shared.training import Recipe, Stretch, train
 from shared.update import Update
+from shared.wire import SAME_VERSION
 
 app = ClientApp()
 
@@ -125,8 +126,15 @@ def how(asked: wire.Training) -> tuple[Recipe, Stretch]:
     Raises:
         ConfigError: a number is out of range.
     """
-    if not (1 <= asked.round <= asked.rounds and 1 <= asked.epochs <= 100 and asked.batch >= 1):
-        raise ConfigError("the server asks for an impossible round", todo="run the same version")
+    possible = (
+        1 <= asked.round <= asked.rounds
+        and 1 <= asked.epochs <= 100
+        and asked.batch >= 1
+        and 0 < asked.learning_rate <= 1
+        and asked.seed >= 0
+    )
+    if not possible:
+        raise ConfigError(f"the server asks for an impossible round: {asked}", todo=SAME_VERSION)
     recipe = Recipe(
         epochs=asked.epochs,
         batch=asked.batch,

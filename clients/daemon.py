@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from clients.platform import open_platform
@@ -102,10 +103,10 @@ def slate_table(slate: Slate, name: str) -> Table:
         reason = line.reasons[0]
         table.add_row(
             str(place),
-            f"{line.text} [dim]{line.item}[/]",
+            f"{escape(line.text)} [dim]{escape(line.item)}[/]",
             f"{line.score:.2f}",
             f"{line.learnt:+.2f}",
-            f"{reason.text} [dim]{reason.share:+.2f}[/]",
+            f"{escape(reason.text)} [dim]{reason.share:+.2f}[/]",
         )
     return table
 

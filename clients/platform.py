@@ -18,7 +18,7 @@ from shared.adapter import Adapter
 from shared.backbone import Backbone, fill_slots, load_backbone, read_slots
 from shared.device import pick_device
 from shared.errors import BackboneError, ConfigError
-from shared.events import Part, Question, question
+from shared.events import Part, Question, question, training_part
 from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import PlatformRows, read_platform
@@ -47,8 +47,8 @@ class Platform:
 
     @cached_property
     def training(self) -> Rows:
-        """What it trains on: every History less its last two events."""
-        return Rows(self.rows.histories.without_last(2), self.table)
+        """What it trains on."""
+        return Rows(training_part(self.rows.histories), self.table)
 
     @cached_property
     def _questions(self) -> dict[Part, Question]:

@@ -55,6 +55,12 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
             where=registry.folder,
             todo="use that backbone, or another folder",
         )
+    if state.moments.keys() != rule.init(untrained).moments.keys():
+        raise RoundError(
+            "the rounds recorded are of another algorithm",
+            where=registry.folder,
+            todo=f"set algorithm to what it was, not {run.federation.algorithm!r}",
+        )
     return state
 
 

@@ -32,10 +32,16 @@ def admit(member: Member, adapter: Adapter, known: Mapping[int, Member]) -> None
         raise ReplyError("a platform of this name is already here", todo="name each differently")
 
 
+def cohort_size(members: int, fraction: float) -> int:
+    """How many of the members a round asks."""
+    # Rounded first: .07 · 100 is 7.000000000000001.
+    return max(1, math.ceil(round(fraction * members, 9)))
+
+
 def choose(members: Mapping[int, Member], fraction: float, *, seed: int, round_: int) -> list[int]:
     """The nodes asked in a round: at least one, drawn anew each time, in the order of names."""
     ordered = sorted(members, key=lambda node: members[node].platform)
-    count = max(1, math.ceil(fraction * len(ordered)))
+    count = cohort_size(len(ordered), fraction)
     rng = np.random.default_rng([seed, round_])
     chosen = rng.choice(len(ordered), size=count, replace=False)
     return [ordered[place] for place in sorted(chosen)]

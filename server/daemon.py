@@ -49,8 +49,11 @@ def pretrain(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Train the sequence encoder on public rows and freeze it: no privacy is applied here."""
-    if out.exists() and not force:
-        raise ConfigError("is there already", where=out, todo="name another file or use --force")
+    for path in (out, out.with_suffix(".md")):
+        if path.exists() and not force:
+            raise ConfigError(
+                "is there already", where=path, todo="name another file or use --force"
+            )
     with terminal.showing() as progress:
         digest = pretraining.pretrain(
             [load_platform(source) for source in sources],

@@ -19,12 +19,13 @@ import torch
 from shared import metrics
 from shared.backbone import Backbone, BackboneSpec, is_slot, new_backbone, save_backbone
 from shared.device import pick_device
-from shared.events import question
+from shared.events import question, training_part
+from shared.files import folder, replacing
 from shared.ranking import rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import read_platform
 from shared.tasks import next_item
-from shared.text import EncoderSpec, Progress, find_encoder, item_table, replacing, silent
+from shared.text import EncoderSpec, Progress, find_encoder, item_table, silent
 from shared.training import PlainEngine, Recipe, Rows, epochs
 
 SHAPE = BackboneSpec(encoder="")
@@ -99,8 +100,7 @@ def pretrain(
         return float(np.concatenate(each).mean())
 
     rows = [
-        Rows(part.histories.without_last(2), table)
-        for part, table in zip(read, tables, strict=True)
+        Rows(training_part(part.histories), table) for part, table in zip(read, tables, strict=True)
     ]
     made = train_all(
         new_backbone(spec, seed=seed).to(device),
@@ -110,7 +110,7 @@ def pretrain(
         score=score,
         progress=progress,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    folder(out.parent)
     digest = save_backbone(made.backbone, out)
     with replacing(out.with_suffix(".md")) as card:
         sizes = {

@@ -22,7 +22,8 @@ from safetensors.numpy import load_file, save_file
 
 from server.aggregate import ServerState
 from shared.adapter import load_adapter, save_adapter
-from shared.errors import RoundError
+from shared.errors import AdapterError, RoundError
+from shared.files import folder, unwritable
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,35 @@ class Registry:
         """Write a round, and only then let it appear."""
         final = self.folder / f"{report.round:04d}"
         part = self.folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
-        part.mkdir(parents=True)
+        folder(part)
         try:
             save_adapter(state.adapter, part / "adapter.safetensors")
             save_file(dict(state.moments), part / "moments.safetensors")
             (part / "round.json").write_text(json.dumps(asdict(report), indent=1, sort_keys=True))
             _sync(part)
             os.rename(part, final)
-        except OSError:
+        except (OSError, SafetensorError) as fault:
+            raise unwritable(final, fault) from fault
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            raise
 
     def load(self, round_: int) -> tuple[ServerState, RoundReport]:
         """The state after a round and its report.
 
         Raises:
-            RoundError: the folder is damaged.
-            AdapterError: the adapter in it is.
+            RoundError: a file of it is missing or damaged.
         """
-        folder = self.folder / f"{round_:04d}"
-        adapter = load_adapter(folder / "adapter.safetensors")
+        place = self.folder / f"{round_:04d}"
         try:
-            moments = load_file(folder / "moments.safetensors")
-            report = RoundReport(**json.loads((folder / "round.json").read_text()))
-        except (OSError, ValueError, TypeError, SafetensorError) as fault:
+            adapter = load_adapter(place / "adapter.safetensors")
+            moments = load_file(place / "moments.safetensors")
+            told = json.loads((place / "round.json").read_text())
+            told |= {key: tuple(told[key]) for key in ("replied", "missing")}
+            report = RoundReport(**told)
+        except (AdapterError, OSError, KeyError, ValueError, TypeError, SafetensorError) as fault:
             raise RoundError(
                 f"round {round_} cannot be read ({type(fault).__name__})",
-                where=folder,
+                where=place,
                 todo="delete this folder; --resume then goes on from the round before it",
             ) from fault
         moments = {name: np.asarray(value, np.float32) for name, value in moments.items()}

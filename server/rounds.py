@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from server.aggregate import Algorithm, ServerState, average
-from server.cohort import admit, choose
+from server.cohort import admit, choose, cohort_size
 from server.config import Federation
 from server.registry import Registry, RoundReport
 from shared import wire
@@ -105,6 +105,13 @@ def meet(nodes: Nodes, state: ServerState, federation: Federation) -> Members:
             members[node] = member
         except ReplyError as fault:
             log.warning("node %d cannot take part: %s", node, fault)
+    asked = cohort_size(len(members), federation.fraction)
+    if members and asked < federation.quorum <= len(members):
+        raise RoundError(
+            f"fraction {federation.fraction} of {len(members)} asks {asked},"
+            f" quorum is {federation.quorum}",
+            todo="raise fraction or lower quorum",
+        )
     if len(members) < federation.quorum:
         raise RoundError(
             f"{len(members)} of {len(present)} can take part, quorum is {federation.quorum}",
@@ -180,7 +187,7 @@ def ask(
     bytes_up = 0
     for node, reply in nodes.ask(kind, content, order, round_=round_, timeout=federation.timeout):
         name = members[node].platform if node in members else None
-        if name is None or name in answers:
+        if name is None or name in answers or name in refused:
             log.warning("a reply nobody was asked for is left unread")
             continue
         try:

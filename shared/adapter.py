@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shared.errors import AdapterError
-from shared.text import replacing
+from shared.files import replacing
 
 FORMAT = "atoll-adapter-1"
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -43,10 +43,12 @@ class Adapter:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over backbone, task and the tensors in the order of their names."""
-        state = hashlib.sha256(f"{FORMAT}\n{self.backbone}\n{self.task}\n".encode())
+        """SHA-256 over backbone, task, version and the tensors in the order of their names."""
+        head = json.dumps([FORMAT, self.backbone, self.task, self.version])
+        state = hashlib.sha256(head.encode())
         for name in sorted(self.tensors):
-            tensor = np.ascontiguousarray(self.tensors[name], np.float32)
+            # Not ascontiguousarray, which makes a scalar a vector.
+            tensor = np.asarray(self.tensors[name], np.float32, order="C")
             state.update(f"{name}{tensor.shape}\n".encode())
             state.update(tensor.tobytes())
         return state.hexdigest()
@@ -86,7 +88,9 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
         "version": str(adapter.version),
         "digest": adapter.digest,
     }
-    tensors = {name: np.ascontiguousarray(value) for name, value in adapter.tensors.items()}
+    tensors = {
+        name: np.asarray(value, np.float32, order="C") for name, value in adapter.tensors.items()
+    }
     with replacing(path) as part:
         save_file(tensors, part, metadata=header)
 
@@ -108,7 +112,7 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as fault:
+    except (SafetensorError, OSError, ValueError, TypeError) as fault:  # TypeError: bfloat16
         raise AdapterError(
             f"not a readable adapter ({str(fault).splitlines()[0]})",
             where=path,
@@ -120,11 +124,25 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
             where=path,
             todo="name a file that atoll wrote as an adapter",
         )
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise AdapterError(
+                f"tensor {name!r} is {tensor.dtype}, not float32, or has values not finite",
+                where=path,
+                todo="fetch it anew from the server",
+            )
+    version = header.get("version", "")
+    if not (version.isascii() and version.isdigit()):
+        raise AdapterError(
+            f"header says version {version!r}, which counts no rounds",
+            where=path,
+            todo="fetch it anew from the server",
+        )
     adapter = Adapter(
         tensors=tensors,
         backbone=header.get("backbone", ""),
         task=header.get("task", ""),
-        version=int(header.get("version", "0")),
+        version=int(version),
     )
     if adapter.digest != header.get("digest"):
         raise AdapterError(

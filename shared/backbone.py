@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from shared.adapter import Adapter
 from shared.errors import AdapterError, BackboneError
-from shared.text import replacing
+from shared.files import replacing
 
 FORMAT = "atoll-backbone-1"
 
@@ -62,6 +62,10 @@ class BackboneSpec:
     prior_scale: float = 6.0
     decay: float = 0.7
     window: int = 5
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
 
 
 class LowRank(nn.Module):
@@ -251,12 +255,20 @@ def load_backbone(path: Path) -> Backbone:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise ValueError(f"header says format {header.get('format')!r}, not {FORMAT!r}")
-        backbone = Backbone(BackboneSpec(**json.loads(header["spec"])))
+        backbone = new_backbone(BackboneSpec(**json.loads(header["spec"])), seed=0)
         slots = {n: t for n, t in backbone.state_dict().items() if is_slot(n)}
         backbone.load_state_dict({**tensors, **slots})
         if backbone.digest != header["digest"]:
             raise ValueError("contents do not match the digest in the header")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as fault:
         raise BackboneError(
             f"not a readable backbone ({str(fault).splitlines()[0]})",
             where=path,

@@ -14,6 +14,7 @@ named by its number, a shopper not at all.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 __all__ = [
@@ -42,6 +43,10 @@ class AtollError(Exception):
         self.todo = todo
         place = f"{where}: " if where is not None else ""
         super().__init__(" ".join(f"{place}{what}; {todo}".split()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle by their positional arguments, and `todo` has none.
+        return partial(type(self), where=self.where, todo=self.todo), (self.what,)
 
 
 class ConfigError(AtollError):

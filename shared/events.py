@@ -31,7 +31,7 @@ EVENT_SCHEMA: dict[str, type[pl.DataType]] = {
 
 MIN_LENGTH = 3  # events: one to test on, one to validate on, one to rank from
 
-Part = Literal["train", "validation", "test"]
+Part = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,24 @@ class Histories:
 
     def without_last(self, count: int) -> Histories:
         """Every History less its last `count` events; each must be longer than that."""
+        self._longer_than(count)
         lengths = self.lengths
-        if len(lengths) and int(lengths.min()) <= count:
-            raise DataError(
-                f"a History of {int(lengths.min())} events cannot give up {count}",
-                todo=f"keep Histories of at least {count + 1} events",
-            )
         place = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
         kept = place < np.repeat(lengths - count, lengths)
         offsets = np.concatenate([[0], np.cumsum(lengths - count)]).astype(np.int64)
         return Histories(self.shoppers, self.items[kept], offsets)
 
+    def _longer_than(self, count: int) -> None:
+        shortest = int(self.lengths.min(initial=count + 1))
+        if shortest <= count:
+            raise DataError(
+                f"a History of {shortest} events cannot give up {count}",
+                todo=f"keep Histories of at least {count + 1} events",
+            )
+
     def last(self, back: int = 0) -> NDArray[np.int32]:
-        """[S] the item `back` events before each History's last."""
+        """[S] the item `back` events before each History's last; each must be longer than that."""
+        self._longer_than(back)
         return self.items[self.offsets[1:] - 1 - back]
 
 
@@ -113,6 +118,12 @@ def group(events: pl.DataFrame, catalogue: Catalogue, *, min_length: int = MIN_L
     return Histories(tuple(rows["shopper"].to_list()), items, offsets)
 
 
+def training_part(histories: Histories) -> Histories:
+    """Every History less the events that validate and test, if that leaves two to learn from."""
+    rest = histories.without_last(2)
+    return rest.take(np.flatnonzero(rest.lengths >= 2))
+
+
 @dataclass(frozen=True)
 class Question:
     """One part of the leave-one-out split: from `contexts`, find `targets` in the Catalogue.
@@ -131,7 +142,7 @@ def question(histories: Histories, part: Part) -> Question:
 
     A shopper whose target already stands in the context is left out, because seen items are masked.
     """
-    back = {"test": 1, "validation": 2, "train": 3}[part]
+    back = {"test": 1, "validation": 2}[part]
     contexts = histories.without_last(back)
     targets = histories.last(back - 1)
     owner = np.repeat(np.arange(len(contexts)), contexts.lengths)

@@ -26,11 +26,13 @@ def run(cli: typer.Typer) -> None:
     try:
         cli()
     except AtollError as fault:
-        stderr.print(f"[bold red]error:[/] {escape(str(fault))}", soft_wrap=True, highlight=False)
+        stderr.print(
+            f"[bold red]error:[/] {escape(str(fault))}",
+            soft_wrap=True,
+            highlight=False,
+            emoji=False,
+        )
         sys.exit(2)
-    except KeyboardInterrupt:
-        stderr.print("stopped")
-        sys.exit(130)
 
 
 @contextlib.contextmanager

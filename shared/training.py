@@ -171,6 +171,8 @@ def train(
         adapter = read_slots(
             backbone, digest=start.backbone, task=start.task, version=start.version
         )
+        if not all(np.isfinite(tensor).all() for tensor in adapter.tensors.values()):
+            raise DataError(f"epoch {epoch} left values not finite", todo="lower learning_rate")
         if after_epoch is not None:
             after_epoch(epoch, adapter)
     return adapter

@@ -59,7 +59,9 @@ def check_update(update: Update, adapter: Adapter) -> None:
             )
         flat = tensor.reshape(-1)
         # A sum of squares is finite only if every value is and none overflows.
-        if not math.isfinite(float(np.dot(flat, flat))):
+        with np.errstate(over="ignore", invalid="ignore"):
+            energy = float(np.dot(flat, flat))
+        if not math.isfinite(energy):
             raise ReplyError(
                 f"tensor {name!r} holds values that are not finite, or overflow",
                 todo="have the platform lower its learning rate",

@@ -11,6 +11,7 @@ reading copies nothing. Whatever does not parse is a ReplyError that says what w
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -33,7 +34,9 @@ UPDATE = "update"
 REQUEST = "request"
 METRICS = "metrics"
 SAME_VERSION = "check that both sides run the same version"
+LARGEST = sys.float_info.max  # compared with, an int beyond it is refused and does not raise
 MAX_NAME = 64  # characters of a platform's name
+MAX_TENSOR_NAME = 128
 
 Content = RecordDict  # the body of a message; whoever need not know Flower names it so
 
@@ -125,20 +128,20 @@ def read_request(content: Content) -> tuple[Adapter, Training | None]:
         tensors=unpack(content, ADAPTER),
         backbone=_text(fields, "backbone"),
         task=_text(fields, "task"),
-        version=int(_number(fields, "version")),
+        version=_whole(fields, "version"),
     )
     if adapter.digest != _text(fields, "digest"):
         raise ReplyError("the adapter is not that of its digest", todo="send it again")
     if "round" not in fields:
         return adapter, None
     training = Training(
-        round=int(_number(fields, "round")),
-        rounds=int(_number(fields, "rounds")),
-        epochs=int(_number(fields, "epochs")),
-        batch=int(_number(fields, "batch")),
+        round=_whole(fields, "round"),
+        rounds=_whole(fields, "rounds"),
+        epochs=_whole(fields, "epochs"),
+        batch=_whole(fields, "batch"),
         learning_rate=_number(fields, "learning_rate"),
         schedule=_schedule(fields),
-        seed=int(_number(fields, "seed")),
+        seed=_whole(fields, "seed"),
     )
     return adapter, training
 
@@ -165,7 +168,7 @@ def read_metrics(content: Content) -> dict[str, float]:
     metrics = {}
     for record in content.metric_records.values():
         for name, value in record.items():
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if not isinstance(value, int | float) or not abs(value) <= LARGEST:
                 raise ReplyError(f"metric {name!r} is not a finite number", todo="look at its log")
             metrics[name] = float(value)
     return metrics
@@ -175,7 +178,8 @@ def pack(tensors: Tensors) -> ArrayRecord:
     """Named float32 tensors → raw arrays."""
     arrays = {}
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name], "<f4")
+        # Not ascontiguousarray, which makes a scalar a vector.
+        tensor = np.asarray(tensors[name], "<f4", order="C")
         shape = tuple(int(size) for size in tensor.shape)
         arrays[name] = Array("float32", shape, RAW, tensor.tobytes())
     return ArrayRecord(arrays)
@@ -192,6 +196,8 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
         raise ReplyError(f"no {key!r} record", todo=SAME_VERSION)
     tensors = {}
     for name, array in record.items():
+        if len(name) > MAX_TENSOR_NAME:
+            raise ReplyError(f"a tensor's name has {len(name)} characters", todo=SAME_VERSION)
         shape = tuple(array.shape)
         if array.stype != RAW or array.dtype != "float32" or any(size < 0 for size in shape):
             raise ReplyError(
@@ -203,7 +209,10 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
                 f"tensor {name!r} of shape {shape} has {len(array.data)} bytes",
                 todo=SAME_VERSION,
             )
-        tensors[name] = np.frombuffer(array.data, "<f4").reshape(shape)
+        try:
+            tensors[name] = np.frombuffer(array.data, "<f4").reshape(shape)
+        except ValueError as fault:  # more axes, or a longer one, than numpy has
+            raise ReplyError(f"tensor {name!r} has no possible shape", todo=SAME_VERSION) from fault
     return tensors
 
 
@@ -240,9 +249,13 @@ def _schedule(fields: ConfigRecord) -> Schedule:
 
 def _number(fields: ConfigRecord, name: str) -> float:
     value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ReplyError(
-            f"field {name!r} is not a finite number",
-            todo=SAME_VERSION,
-        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ReplyError(f"field {name!r} is not a finite number", todo=SAME_VERSION)
     return float(value)
+
+
+def _whole(fields: ConfigRecord, name: str) -> int:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ReplyError(f"field {name!r} is not a whole number", todo=SAME_VERSION)
+    return value

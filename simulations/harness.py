@@ -146,8 +146,9 @@ class InProcessGrid(Grid):
             if fault is not None and fault.kind == "fail":
                 raise ConfigError("a fault of the scenario", where=name, todo="nothing")
             reply = self.client_app(message, self.contexts[node])
-        except AtollError as error:
-            log.warning("%s: %s", name, error)
+        except Exception as error:  # as Flower does: whatever a ClientApp raises is a reply
+            ours = isinstance(error, AtollError)
+            log.warning("%s: %s", name, error, exc_info=None if ours else error)
             return Message(Error(RAISED, "platform raised"), reply_to=message)
         if fault is None:
             return reply

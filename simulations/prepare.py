@@ -12,8 +12,9 @@ from pathlib import Path
 
 from clients.platform import Platform, open_platform
 from server.pretrain import pretrain
+from shared.files import folder, replacing
 from shared.tables.config import PlatformConfig, dump_platform, load_platform
-from shared.text import Progress, replacing, silent, titled
+from shared.text import Progress, silent, titled
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -60,14 +61,13 @@ def prepare(
         scenario, out, cache=cache, seed=seed, progress=progress
     )
     platforms, files = [], {}
-    folder = out / "platforms"
-    folder.mkdir(parents=True, exist_ok=True)
+    place = folder(out / "platforms")
     for config in sorted(configs, key=lambda config: config.name):
         mine = replace(
             config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
         )
         platforms.append(open_platform(mine, progress=titled(progress, mine.name)))
-        files[mine.name] = folder / f"{mine.name}.toml"
+        files[mine.name] = place / f"{mine.name}.toml"
         with replacing(files[mine.name]) as part:
             part.write_text(dump_platform(mine))
     return Ready(tuple(platforms), files, backbone)

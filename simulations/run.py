@@ -17,6 +17,7 @@ from clients.app import app as client_app
 from server.app import app as server_app
 from server.registry import Registry
 from shared.adapter import save_adapter
+from shared.files import folder
 from shared.text import Progress, silent
 from simulations.compare import compare
 from simulations.harness import Config, run_in_process, run_on_ray
@@ -120,8 +121,7 @@ def full_comparison(
         },
         **found,
     }
-    adapters = out / "adapters"
-    adapters.mkdir(exist_ok=True)
+    adapters = folder(out / "adapters")
     for name, state in kept.items():
         save_adapter(state.adapter, adapters / f"{name}.safetensors")
     write_report(metrics, out)

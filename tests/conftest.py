@@ -13,6 +13,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tensors are tiny here: a second thread would only wait for the first, above all on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import json
 import re
@@ -66,7 +68,7 @@ def make_backbone(encoder: Path) -> Callable[..., Path]:
 
     def make(path: Path, *, seed: int = 0) -> Path:
         digest = find_encoder(str(encoder)).digest
-        spec = BackboneSpec(encoder=digest, text_width=16, width=8, heads=2, layers=1, rank=2)
+        spec = BackboneSpec(encoder=digest, text_width=16, width=8, heads=2, rank=2, out_rank=4)
         save_backbone(new_backbone(spec, seed=seed), path)
         return path
 
@@ -242,12 +244,15 @@ def typed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Calls a program's entry point as its command line would: exit code, output, errors."""
+    import torch
 
     def call(main: Callable[[], None], *words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+        threads = torch.get_num_threads()
         with pytest.raises(SystemExit) as left:
             main()
+        torch.set_num_threads(threads)  # a command shares the cores out anew
         told = capsys.readouterr()
         return int(left.value.code or 0), told.out, told.err
 

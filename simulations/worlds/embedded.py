@@ -4,12 +4,12 @@
            │             ├─ walk → events, items → tables → files
     tastes ┴─ members  ──┘
 
-The law is in `journeys`: within a department needs follow one another, in a style the shopper keeps.
-It is the same law on every ordinary platform, while items, brands and wordings are each platform's
-own. Titles alone do not tell which need follows which: a small platform has too few rows to see
-every transition, all of them together have enough, so sharing can help. A platform under the
-contrary law runs every journey backwards: what the others teach is wrong there, so sharing can hurt
-it once it has rows enough to learn its own law.
+The law is in `journeys`: within a department needs follow one another, in a style that the shopper
+keeps. It is the same law on every ordinary platform, while items, brands and wordings are each
+platform's own. Titles alone do not tell which need follows which. A small platform has too few rows
+to see every transition and all of them together have enough, so sharing can help. A platform under
+the contrary law runs every journey backwards: what the others teach is wrong there, so sharing can
+hurt it once it has rows enough to learn its own law. The largest has little to gain or to lose.
 
 Every platform draws from streams of its own, keyed by its name, and people's tastes from another:
 adding a platform leaves the others as they were, byte for byte.
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shared.text import replacing
+from shared.files import replacing
 from simulations.worlds.catalogues import draw_items
 from simulations.worlds.journeys import Habits, Tastes, draw_lengths, draw_tastes, walk
 from simulations.worlds.specs import PlatformSpec, WorldSpec, check, default_world, source_world

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from shared.catalogue import Catalogue
 from shared.errors import DataError
-from shared.events import EVENT_SCHEMA, Histories, Part, from_lists, group, question
+from shared.events import EVENT_SCHEMA, Histories, Part, from_lists, group, question, training_part
 
 Row = tuple[str, str, float]  # shopper, item, order
-LENGTHS: dict[Part, int] = {"test": 1, "validation": 2, "train": 3}
+LENGTHS: dict[Part, int] = {"test": 1, "validation": 2}
 
 ragged = st.lists(st.lists(st.integers(0, 9), max_size=7), max_size=6)
 long_enough = st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=9), max_size=6)
@@ -135,13 +135,25 @@ def test_leave_one_out_by_hand() -> None:
     expected: dict[Part, tuple[list[list[int]], list[int]]] = {
         "test": ([[0, 1, 2, 3], [9, 8, 7]], [4, 6]),
         "validation": ([[0, 1, 2], [9, 8]], [3, 7]),
-        "train": ([[0, 1], [9]], [2, 8]),
     }
     for part, (contexts, targets) in expected.items():
         asked = question(held, part)
         assert lists(asked.contexts) == contexts
         assert asked.targets.tolist() == targets
         assert asked.targets.dtype == np.int32
+
+
+def test_the_training_part_holds_neither_held_out_event_and_needs_two_others() -> None:
+    part = training_part(histories([[0, 1, 2, 3, 4], [9, 8, 7], [5, 6, 7, 8]]))
+    assert lists(part) == [[0, 1, 2], [5, 6]]
+    assert part.shoppers == ("shopper-0", "shopper-2")
+
+
+def test_the_last_event_of_a_history_is_never_that_of_the_shopper_before() -> None:
+    held = histories([[1, 2, 3], [4]])
+    assert held.last().tolist() == [3, 4]
+    with pytest.raises(DataError):
+        held.last(1)
 
 
 def test_a_shopper_whose_target_stands_in_the_context_is_left_out() -> None:

@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 from shared import text
 from shared.catalogue import Catalogue
 from shared.errors import BackboneError
+from shared.files import replacing
 from shared.text import (
     DEFAULT_ENCODER,
     EncoderSpec,
     encode,
     find_encoder,
     item_table,
-    replacing,
     whiten,
 )
 

@@ -4,10 +4,8 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from server.registry import Registry
 from simulations.cli import main
@@ -17,14 +15,6 @@ Refused = Callable[..., str]
 Make = Callable[..., Path]
 SCORERS = ["popularity", "tfidf", "prior", "itemknn"]
 SCORERS += ["local", "federated", "personalised", "pooled"]
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Any:
-    """Commands share the cores out anew; the next test gets them back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.tables.config import dump_platform, load_platform, platform_from
 from shared.errors import ConfigError
+from shared.tables.config import dump_platform, load_platform, platform_from
 
 FULL = """
 [platform]

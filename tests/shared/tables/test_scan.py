@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from shared.errors import DataError
 from shared.tables.config import EventTable, TableFormat
 from shared.tables.scan import read_text
-from shared.errors import DataError
 
 ROLES = {"shopper": "user", "item": "item", "order": "pos"}
 ROWS = [("shopper-a", "ink", "1"), ("shopper-a", 'pen 6" long', "2"), ("shopper-b", "cup", "1")]

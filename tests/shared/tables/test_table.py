@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.tables.config import PlatformConfig, platform_from
-from shared.tables.table import PlatformRows, read_platform
 from shared.errors import DataError
 from shared.events import EVENT_SCHEMA
+from shared.tables.config import PlatformConfig, platform_from
+from shared.tables.table import PlatformRows, read_platform
 
 HEADER = "user\titem\tpos\n"
 SIX = "a\tpen\t2\na\tink\t1\nb\tcup\t1\nb\tpen\t3\nb\tink\t2\na\tcup\t3\n"  # not in time order

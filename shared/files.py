@@ -1,0 +1,51 @@
+"""Writing to disk so that nothing half-written is ever left behind."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from shared.errors import ConfigError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to that takes `path`'s place only if the body succeeds.
+
+    Raises:
+        ConfigError: the disk is full, or the folder is missing or may not be written to.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield part
+        os.replace(part, path)
+    except (OSError, SafetensorError) as fault:
+        raise unwritable(path, fault) from fault
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def folder(path: Path) -> Path:
+    """Make a folder and those above it; it may be there already.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise unwritable(path, fault) from fault
+    return path
+
+
+def unwritable(path: Path, fault: Exception) -> ConfigError:
+    """The error for a place that cannot be written to."""
+    why = getattr(fault, "strerror", None) or str(fault).splitlines()[0]
+    return ConfigError(
+        f"cannot be written ({why})", where=path, todo="free some space or name another place"
+    )
