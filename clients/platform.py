@@ -1,7 +1,7 @@
 """A platform at work: its configuration, its rows, its item vectors and its backbone, in memory.
 
-platform.toml ─read→ rows, Catalogue ─encode, whiten→ table [N, W]
-                                                with backbone.safetensors → Platform
+    platform.toml ─read→ rows, Catalogue ─encode, whiten→ table [N, W]
+                                                    with backbone.safetensors → Platform
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,20 +83,20 @@ class Platform:
 def open_platform(
     config: PlatformConfig,
     *,
-    backbone: Path | None = None,
+    rows: PlatformRows | None = None,
     progress: Progress = silent,
 ) -> Platform:
     """Read a platform's tables and make ready to train or recommend.
 
     Args:
         config: of the platform.
-        backbone: file of the backbone; None takes the one the configuration names.
+        rows: its tables where they are read already; None reads them.
         progress: called while item texts are read.
 
     Raises:
         AtollError: a file is missing, damaged, or does not belong with the others.
     """
-    path = backbone or config.backbone
+    path = config.backbone
     if path is None:
         raise ConfigError(
             "no backbone named", where=config.name, todo="set path under [backbone] in its file"
@@ -110,7 +109,7 @@ def open_platform(
             where=path,
             todo="set encoder under [backbone] to the one its model card names",
         )
-    rows = read_platform(config)
+    rows = rows or read_platform(config)
     vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress)
     device = pick_device()
     table = torch.from_numpy(vectors).to(device)

@@ -100,10 +100,10 @@ def federated(
     """The round whose adapter is best on the platform's validation part."""
     best = untrained
     for report in reports[1:]:
-        reached = report.validation.get(platform.config.name)
-        if reached is not None and report.moved and reached["ndcg@10"] > best.validation:
+        reached = report.validation.get(platform.config.name, {}).get("ndcg@10")
+        if reached is not None and report.moved and reached > best.validation:
             state, _ = registry.load(report.round)
-            best = Kept(state.adapter, reached["ndcg@10"], f"round {report.round}")
+            best = Kept(state.adapter, reached, f"round {report.round}")
     return best
 
 

@@ -13,6 +13,7 @@ from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
 from simulations.benchmarks import overhead
+from simulations.harness import require_ray
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import Engine, federate, full_comparison, use_threads, with_seed
@@ -76,6 +77,8 @@ def run(
         raise ConfigError(
             "holds rounds already", where=folder, todo="use --resume, or name another --out"
         )
+    if engine == "ray":
+        require_ray()
     use_threads(threads)
     with terminal.showing() as progress:
         ready = prepare(chosen, folder, cache=cache, seed=chosen.federation.seed, progress=progress)

@@ -10,6 +10,7 @@ gives one result. Time is simulated: a delayed reply is late, but nobody waits f
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,12 @@ def run_in_process(
     server_app(grid, Context(RUN_ID, SERVER, {}, RecordDict(), run_config))
 
 
+def require_ray() -> None:
+    """Raises: ConfigError if the extra is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("the Ray engine is not installed", todo="run pip install -e '.[ray]'")
+
+
 def run_on_ray(
     server_app: ServerApp,
     client_app: ClientApp,
@@ -203,13 +210,9 @@ def run_on_ray(
     Raises:
         ConfigError: the extra is not installed.
     """
-    try:
-        import ray  # noqa: F401
-        from flwr.simulation import run_simulation
-    except ImportError:
-        raise ConfigError(
-            "the Ray engine is not installed", todo="run pip install -e '.[ray]'"
-        ) from None
+    require_ray()
+    from flwr.simulation import run_simulation
+
     configs = list(nodes.values())
 
     def with_node(context: Context) -> Context:

@@ -1,8 +1,8 @@
 """From a scenario to platforms that can federate: tables, backbone, one TOML file each.
 
-OUT/data/NAME/            rows of the embedded world, as files anyone can read
-OUT/backbone.safetensors  unless the scenario names one; with its model card
-OUT/platforms/NAME.toml   what that platform's own client would be given
+    OUT/data/NAME/            rows of the embedded world, as files anyone can read
+    OUT/backbone.safetensors  unless the scenario names one; with its model card
+    OUT/platforms/NAME.toml   what that platform's own client would be given
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from clients.platform import Platform, open_platform
 from server.pretrain import pretrain
 from shared.files import folder, replacing
 from shared.tables.config import PlatformConfig, dump_platform, load_platform
+from shared.tables.table import read_platform
 from shared.text import Progress, silent, titled
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
@@ -55,21 +56,29 @@ def prepare(
     if scenario.world_scale is not None:
         progress("making the embedded world", 0, 1)
         world = generate(default_world(scenario.world_scale), seed=seed)
-        paths = write(world, out / "data")
-        configs = tuple(load_platform(path) for path in paths.values())
+        configs = tuple(load_platform(path) for path in write(world, out / "data").values())
+    configs = tuple(sorted(configs, key=lambda config: config.name))
+    # Every table is read before anything is made of one: a bad one leaves nothing behind.
+    rows = [read_platform(config) for config in configs]
     backbone = scenario.backbone or source_backbone(
         scenario, out, cache=cache, seed=seed, progress=progress
     )
-    platforms, files = [], {}
-    place = folder(out / "platforms")
-    for config in sorted(configs, key=lambda config: config.name):
-        mine = replace(
+    mine = [
+        replace(
             config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
         )
-        platforms.append(open_platform(mine, progress=titled(progress, mine.name)))
-        files[mine.name] = place / f"{mine.name}.toml"
-        with replacing(files[mine.name]) as part:
-            part.write_text(dump_platform(mine))
+        for config in configs
+    ]
+    platforms = [
+        open_platform(config, rows=read, progress=titled(progress, config.name))
+        for config, read in zip(mine, rows, strict=True)
+    ]
+    files = {}
+    place = folder(out / "platforms")
+    for config in mine:
+        files[config.name] = place / f"{config.name}.toml"
+        with replacing(files[config.name]) as part:
+            part.write_text(dump_platform(config))
     return Ready(tuple(platforms), files, backbone)
 
 

@@ -20,7 +20,7 @@ from shared.adapter import save_adapter
 from shared.files import folder
 from shared.text import Progress, silent
 from simulations.compare import compare
-from simulations.harness import Config, run_in_process, run_on_ray
+from simulations.harness import Config, require_ray, run_in_process, run_on_ray
 from simulations.prepare import Ready, prepare
 from simulations.report import write_report
 from simulations.scenario import Scenario
@@ -93,6 +93,8 @@ def full_comparison(
     Returns:
         What metrics.json holds.
     """
+    if engine == "ray":
+        require_ray()
     began, started = time.monotonic(), datetime.now(UTC)
     seed = scenario.federation.seed
     ready = prepare(scenario, out, cache=cache, seed=seed, progress=progress)

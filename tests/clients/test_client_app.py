@@ -146,6 +146,17 @@ def test_training_starts_from_the_adapter_that_came_and_from_nothing_left_behind
     assert all(np.array_equal(one.delta[name], two.delta[name]) for name in start.tensors)
 
 
+def test_an_update_is_how_far_it_moved_and_not_where_it_ended(
+    trio: dict[str, Path], start: Adapter
+) -> None:
+    far = start.plus({k: np.ones_like(v) for k, v in start.tensors.items()}, version=1)
+    barely = replace(TRAINING, learning_rate=1e-6)
+    (reply,) = ask(trio["atelier"], (wire.TRAIN, wire.request(far, barely)))
+    update = wire.read_update(reply.content)
+    assert update.base == far.digest
+    assert 0 < max(float(np.abs(tensor).max()) for tensor in update.delta.values()) < 1e-4
+
+
 def test_another_round_or_seed_draws_another_order(trio: dict[str, Path], start: Adapter) -> None:
     asked = [TRAINING, replace(TRAINING, seed=1), replace(TRAINING, round=2, rounds=4)]
     replies = ask(trio["atelier"], *((wire.TRAIN, wire.request(start, it)) for it in asked))

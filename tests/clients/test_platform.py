@@ -114,14 +114,6 @@ def test_a_backbone_of_another_text_encoder_is_refused(
     assert str(config.backbone) in str(caught.value)
 
 
-def test_a_backbone_given_goes_before_the_one_the_file_names(
-    make_backbone: Callable[..., Path], trio: dict[str, Path], tmp_path: Path
-) -> None:
-    other = make_backbone(tmp_path / "other.safetensors", seed=5)
-    opened = open_platform(load_platform(trio["harbour"]), backbone=other)
-    assert opened.digest == load_backbone(other).digest
-
-
 def test_without_a_backbone_the_next_step_is_told(trio: dict[str, Path]) -> None:
     config = replace(load_platform(trio["harbour"]), backbone=None)
     with pytest.raises(ConfigError, match=r"no backbone named; set path under \[backbone\]"):
@@ -132,7 +124,7 @@ def test_a_damaged_backbone_is_named_and_refused(trio: dict[str, Path], tmp_path
     bad = tmp_path / "b.safetensors"
     bad.write_bytes(b"\x00" * 50)
     with pytest.raises(BackboneError, match="not a readable backbone") as caught:
-        open_platform(load_platform(trio["harbour"]), backbone=bad)
+        open_platform(replace(load_platform(trio["harbour"]), backbone=bad))
     assert str(bad) in str(caught.value)
 
 

@@ -20,11 +20,6 @@ def test_the_adapter_that_travels_has_one_mebibyte() -> None:
     assert wire.size(wire.request(adapter())) == MIB
 
 
-def test_more_platforms_take_more_time() -> None:
-    few, many = (measure(platforms=count, rounds=5, ray=False) for count in (1, 40))
-    assert (many["in_process_s_per_round"] or 0) > 2 * (few["in_process_s_per_round"] or 1)
-
-
 def test_a_benchmark_leaves_the_logs_as_they_were() -> None:
     logger = logging.getLogger("atoll")
     before = logger.level
