@@ -1,7 +1,7 @@
 """A platform at work: its configuration, its rows, its item vectors and its backbone, in memory.
 
-    platform.toml ─read→ rows, Catalogue ─encode, whiten→ table [N, W]
-                                                    with backbone.safetensors → Platform
+platform.toml ─read→ rows, Catalogue ─encode, whiten→ table [N, W]
+                                                with backbone.safetensors → Platform
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A federation, on one screen.
 
-    members = whoever answers hello with this backbone and this task
-    for each round:
-        ask the cohort to train from the Adapter
-        refuse, by name, every reply that is not an Update of this Adapter
-        with a quorum: average → step → next Adapter
-        ask the members to evaluate it
-        record the round; a run that is cut short goes on from the last one recorded
+members = whoever answers hello with this backbone and this task
+for each round:
+    ask the cohort to train from the Adapter
+    refuse, by name, every reply that is not an Update of this Adapter
+    with a quorum: average → step → next Adapter
+    ask the members to evaluate it
+    record the round; a run that is cut short goes on from the last one recorded
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ def _sign_flip_p(differences: Values, rng: np.random.Generator) -> float:
     return reached / (FLIPS + 1)
 
 
-def summary(ranking: Ranking, items: int, *, rng: np.random.Generator) -> dict[str, object]:
+def summary(
+    ranking: Ranking, items: int, *, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> dict[str, object]:
     """The figures of one scorer on one platform, ready for JSON.
 
     Returns:
@@ -156,5 +158,8 @@ def summary(ranking: Ranking, items: int, *, rng: np.random.Generator) -> dict[s
         "n": len(ranking.ranks),
         **{name: float(values.mean()) for name, values in metrics.items()},
         "coverage": coverage(ranking.top[:, :10], items),
-        "ci95": {name: list(bootstrap_ci(values, rng=rng)) for name, values in metrics.items()},
+        "ci95": {
+            name: list(bootstrap_ci(values, rng=rng, resamples=resamples))
+            for name, values in metrics.items()
+        },
     }

@@ -1,6 +1,6 @@
 """What a platform sends after training: an adapter delta. One type per promise.
 
-    Update → BoundedUpdate → EncodedUpdate → MaskedUpdate      (the first is all there is so far)
+Update → BoundedUpdate → EncodedUpdate → MaskedUpdate      (the first is all there is so far)
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="SCENARIO",
-        help="A TOML file, or the name of one that comes with Atoll: demo, amazon, retail.",
+        help="A TOML file, or a name: demo, amazon, retail, protocol.",
         show_default=False,
     ),
 ]
@@ -102,6 +102,9 @@ def compare(
     engine: EngineName = "in-process",
     threads: Threads = 1,
     resume: Resume = False,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Only scorers that need no training.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario and every baseline beside it; write a table, a report and the adapters."""
@@ -116,6 +119,7 @@ def compare(
             engine=engine,
             threads=threads,
             resume=resume,
+            untrained=untrained,
             progress=progress,
         )
     if as_json:
@@ -123,7 +127,8 @@ def compare(
         return
     terminal.console.print(terminal_table(metrics))
     terminal.console.print(
-        f"{metrics['seconds']:.0f} s. Report: {(folder / 'report.html').resolve()}",
+        f"{metrics['seconds']:.0f} s, at most {metrics['peak_memory_gb']:.1f} GB of memory."
+        f" Report: {(folder / 'report.html').resolve()}",
         highlight=False,
         soft_wrap=True,
     )

@@ -127,6 +127,21 @@ def compare(
     return found, shared
 
 
+def compare_untrained(
+    scenario: Scenario, platforms: Sequence[Platform], *, seed: int, progress: Progress = silent
+) -> dict[str, Any]:
+    """Test the scorers that need no training, on every platform: entries as of `compare`."""
+    tables = {}
+    for number, platform in enumerate(platforms, start=1):
+        start = platform.untrained
+        kept = {"prior": Kept(start, validated(platform, start), "untrained")}
+        tables[platform.config.name] = read_test(
+            platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
+        )
+    names = [name for name in SCORERS if name in next(iter(tables.values()))["scorers"]]
+    return {"scorers": names, "platforms": tables, "rounds": []}
+
+
 def read_test(
     platform: Platform,
     kept: Mapping[str, Kept],
@@ -135,7 +150,15 @@ def read_test(
     seed: Sequence[int],
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Read the test part once for every scorer: one platform's entry of metrics.json."""
+    """Read the test part once for every scorer: one platform's entry of metrics.json.
+
+    Args:
+        platform: whose test part.
+        kept: the trained scorers' states, by name; those that only count are fitted here.
+        resamples: of the bootstrap.
+        seed: of the bootstrap and the test.
+        progress: called before each scorer.
+    """
     items = len(platform.rows.catalogue)
     asked = platform.question("test")
     rows = platform.rows.histories.without_last(2)
@@ -147,6 +170,8 @@ def read_test(
     scorers: dict[str, Any] = {}
     gains: dict[str, NDArray[np.float64]] = {}
     for place, name in enumerate(SCORERS):
+        if name not in kept and name not in counted:
+            continue
         progress(f"{platform.config.name} test", place, len(SCORERS))
         rng = np.random.default_rng([*seed, place])
         more: dict[str, object] = {"validation": None, "kept": None}
@@ -155,20 +180,23 @@ def read_test(
             more = {"validation": {"ndcg@10": kept[name].validation}, "kept": kept[name].name}
         else:
             ranking = rank(counted[name], asked, items=items)
-        scorers[name] = {**metrics.summary(ranking, items, rng=rng), **more}
+        figures = metrics.summary(ranking, items, rng=rng, resamples=resamples)
+        scorers[name] = {**figures, **more}
         gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
+    progress(f"{platform.config.name} test", len(SCORERS), len(SCORERS))
     histories = platform.rows.histories
-    return {
+    entry = {
         "shoppers": len(histories),
         "items": items,
         "events": len(histories.items),
         "catalogue_digest": platform.rows.catalogue.digest,
         "scorers": scorers,
-        "federated_vs_local": verdict(gains["federated"], gains["local"], seed=seed),
-        "gain_by_length": by_length(
-            gains["federated"], gains["local"], asked.contexts.lengths, seed=seed
-        ),
     }
+    if "federated" in gains:
+        ours, theirs = gains["federated"], gains["local"]
+        entry["federated_vs_local"] = verdict(ours, theirs, seed=seed)
+        entry["gain_by_length"] = by_length(ours, theirs, asked.contexts.lengths, seed=seed)
+    return entry
 
 
 def verdict(

@@ -1,8 +1,8 @@
 """From a scenario to platforms that can federate: tables, backbone, one TOML file each.
 
-    OUT/data/NAME/            rows of the embedded world, as files anyone can read
-    OUT/backbone.safetensors  unless the scenario names one; with its model card
-    OUT/platforms/NAME.toml   what that platform's own client would be given
+OUT/data/NAME/            rows of the embedded world, as files anyone can read
+OUT/backbone.safetensors  unless the scenario names one; with its model card
+OUT/platforms/NAME.toml   what that platform's own client would be given
 """
 
 from __future__ import annotations

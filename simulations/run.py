@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform as machine
+import resource
 import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ from server.registry import Registry
 from shared.adapter import save_adapter
 from shared.files import folder
 from shared.text import Progress, silent
-from simulations.compare import compare
+from simulations.candidates import Kept
+from simulations.compare import compare, compare_untrained
 from simulations.harness import Config, require_ray, run_in_process, run_on_ray
 from simulations.prepare import Ready, prepare
 from simulations.report import write_report
@@ -86,9 +88,20 @@ def full_comparison(
     engine: Engine = "in-process",
     threads: int = 1,
     resume: bool = False,
+    untrained: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Prepare, federate, compare, and write metrics.json, table.md, report.html and adapters.
+
+    Args:
+        scenario: what to run.
+        out: folder of this run; rounds recorded there are forgotten unless resumed.
+        cache: folder of item vectors.
+        engine: the harness, or Flower's Ray engine.
+        threads: platforms that train at once.
+        resume: go on from the last recorded round.
+        untrained: compare only what needs no training, without a federation.
+        progress: called while it works.
 
     Returns:
         What metrics.json holds.
@@ -98,12 +111,16 @@ def full_comparison(
     began, started = time.monotonic(), datetime.now(UTC)
     seed = scenario.federation.seed
     ready = prepare(scenario, out, cache=cache, seed=seed, progress=progress)
-    if not resume:
-        Registry(out).clear()
-    registry = federate(scenario, ready, out, engine=engine, threads=threads, resume=resume)
-    found, kept = compare(
-        scenario, ready.platforms, registry, seed=seed, threads=threads, progress=progress
-    )
+    kept: dict[str, Kept] = {}
+    if untrained:
+        found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
+    else:
+        if not resume:
+            Registry(out).clear()
+        registry = federate(scenario, ready, out, engine=engine, threads=threads, resume=resume)
+        found, kept = compare(
+            scenario, ready.platforms, registry, seed=seed, threads=threads, progress=progress
+        )
     first = ready.platforms[0]
     metrics: dict[str, Any] = {
         "format": 1,
@@ -115,6 +132,8 @@ def full_comparison(
         "machine": f"{os.cpu_count()} cores, {machine.machine()}, {machine.system()}",
         "started": started.isoformat(timespec="seconds"),
         "seconds": time.monotonic() - began,
+        # Linux counts in KiB.
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         "backbone": {
             "digest": first.digest,
             "encoder": scenario.encoder,

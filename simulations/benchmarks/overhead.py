@@ -1,7 +1,7 @@
 """What a round costs beside training: no-op platforms, adapters of 1 MiB, the real server.
 
-    server/rounds.py ─request→ engine ─→ a ClientApp that answers a zero Update
-                                       └ in process, and on Flower's Ray engine, in one run
+server/rounds.py ─request→ engine ─→ a ClientApp that answers a zero Update
+                                   └ in process, and on Flower's Ray engine, in one run
 """
 
 from __future__ import annotations

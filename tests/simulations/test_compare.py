@@ -107,6 +107,14 @@ def test_the_same_seed_gives_the_same_figures_on_any_number_of_threads(
     assert json.dumps(done.again(threads=threads)) == json.dumps(done.found)
 
 
+def test_the_scenario_says_how_often_the_bootstrap_draws(done: Comparison) -> None:
+    few = replace(done.scenario, resamples=100)
+    found = compare(few, done.ready.platforms, done.registry, seed=0)[0]
+    for name, platform in done.found["platforms"].items():
+        assert scored(found["platforms"][name], "mrr") == scored(platform, "mrr")
+        assert scored(found["platforms"][name], "ci95") != scored(platform, "ci95")
+
+
 def shuffled_targets(platform: Platform) -> Platform:
     """The same platform with another last event for every shopper: only the test part differs."""
     histories = platform.rows.histories

@@ -4,8 +4,10 @@ import logging
 
 import pytest
 
+from server.registry import RoundReport
 from shared import wire
-from simulations.benchmarks.overhead import MIB, adapter, measure
+from simulations.benchmarks.overhead import MIB, Clock, adapter, measure, no_op, timed
+from simulations.harness import Config, run_in_process
 
 
 def test_both_engines_have_a_figure_or_none() -> None:
@@ -20,13 +22,27 @@ def test_the_adapter_that_travels_has_one_mebibyte() -> None:
     assert wire.size(wire.request(adapter())) == MIB
 
 
-def test_a_benchmark_leaves_the_logs_as_they_were() -> None:
-    logger = logging.getLogger("atoll")
-    before = logger.level
-    measure(platforms=1, rounds=1, ray=False)
-    assert logger.level == before
+def test_a_benchmark_leaves_the_logs_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "atoll"):
+        measure(platforms=1, rounds=1, ray=False)
+        assert logging.getLogger("atoll").level == logging.INFO
 
 
-@pytest.mark.parametrize("rounds", [1, 4])
-def test_every_round_is_timed(rounds: int) -> None:
-    assert (measure(platforms=1, rounds=rounds, ray=False)["in_process_s_per_round"] or 0) > 0
+def test_what_is_timed_is_the_real_server_with_every_platform_in_every_round() -> None:
+    class Book(Clock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reports: list[RoundReport] = []
+
+        def record(self, state: object, report: RoundReport) -> None:
+            super().record(state, report)
+            self.reports.append(report)
+
+    book = Book()
+    nodes: dict[str, Config] = {f"p{number}": {"partition-id": number} for number in range(3)}
+    run_in_process(timed(book, 2), no_op(), run_config={}, nodes=nodes)
+    assert [report.round for report in book.reports] == [0, 1, 2]
+    for report in book.reports[1:]:
+        assert report.replied == ("p0", "p1", "p2")
+        assert (report.bytes_up, report.bytes_down) == (3 * MIB, 6 * MIB)
+    assert book.seconds == [report.seconds for report in book.reports]

@@ -80,6 +80,20 @@ def test_run_goes_on_from_recorded_rounds_only_if_it_is_told_to(
     assert typed(main, "run", *words, "--resume")[:2] == first[:2]
 
 
+def test_resuming_makes_no_new_backbone(
+    typed: Typed, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    path = make_scenario(tmp_path / "s", backbone=None)
+    path.write_text(path.read_text().replace("[backbone]", "[backbone]\nsource_scale = 0.01"))
+    words = (path, "--out", tmp_path / "out", "--cache", cache, "--threads", "3")
+    first = typed(main, "run", *words)
+    made = tmp_path / "out" / "backbone.safetensors"
+    before = made.stat().st_mtime_ns
+    # Made anew it could differ in a bit, on another machine or another number of threads.
+    assert typed(main, "run", *words, "--resume")[:2] == first[:2]
+    assert made.stat().st_mtime_ns == before
+
+
 def test_a_seed_on_the_command_line_takes_the_place_of_the_scenarios(
     typed: Typed, make_scenario: Make, cache: Path, tmp_path: Path
 ) -> None:
