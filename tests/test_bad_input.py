@@ -142,6 +142,23 @@ def test_a_scenario_with_bad_tables_is_told(
     assert line.startswith(f"{tmp_path}/a/{bad[1]}")
 
 
+@pytest.mark.parametrize("shape", ["three events each", "always the same item"])
+def test_histories_that_cannot_be_learnt_from_or_tested_on_are_told_before_any_round(
+    shape: str, refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    path = make_scenario(tmp_path)
+    events = tmp_path / "a" / "interactions.tsv"
+    same = shape == "always the same item"
+    rows = [
+        f"{shopper}\ta-{0 if same else place:02}\t{place}"
+        for shopper in range(6)
+        for place in range(5 if same else 3)
+    ]
+    events.write_text("\n".join(["user\titem\tpos", *rows]) + "\n")
+    line = refused(atoll_sim, "compare", path, "--out", tmp_path / "out", "--cache", cache)
+    assert line.startswith(f"{events}: ")
+
+
 def test_a_bad_table_of_the_last_platform_leaves_nothing_of_the_first(
     refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
 ) -> None:
