@@ -216,8 +216,11 @@ def run_on_ray(
     configs = list(nodes.values())
 
     def with_node(context: Context) -> Context:
-        context.node_config = dict(configs[int(context.node_config["partition-id"])])
-        return context
+        # A Context of its own: Ray keeps the one it gave, and looks for its partition there.
+        mine = {**context.node_config, **configs[int(context.node_config["partition-id"])]}
+        return Context(
+            context.run_id, context.node_id, mine, context.state, dict(context.run_config)
+        )
 
     far = ClientApp()
     serve: Callable[[Message, Context], Message] = lambda m, c: client_app(m, with_node(c))  # noqa: E731

@@ -250,9 +250,11 @@ def typed(
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
         threads = torch.get_num_threads()
-        with pytest.raises(SystemExit) as left:
-            main()
-        torch.set_num_threads(threads)  # a command shares the cores out anew
+        try:
+            with pytest.raises(SystemExit) as left:
+                main()
+        finally:
+            torch.set_num_threads(threads)  # a command shares the cores out anew
         told = capsys.readouterr()
         return int(left.value.code or 0), told.out, told.err
 

@@ -52,6 +52,7 @@ class Island:
     backbone: str = "backbone"
     task: str = "task"
     metrics: dict[str, float] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 class Islands:
@@ -78,7 +79,7 @@ class Islands:
     def answers(self, kind: str, content: wire.Content, node: int) -> list[Reply]:
         island = self.islands[node]
         if kind == wire.HELLO:
-            member = wire.Member(island.name, 1.0, backbone=island.backbone, task=island.task)
+            member = wire.Member(island.name, island.weight, island.backbone, island.task)
             return [wire.hello_reply(member)]
         adapter, training = wire.read_request(content)
         if kind == wire.EVALUATE:
@@ -106,7 +107,7 @@ def run(nodes: Islands, registry: Registry, **keys: Any) -> tuple[list[float], R
 
 
 def test_with_a_quorum_the_adapter_moves_by_the_weighted_average(registry: Registry) -> None:
-    nodes = Islands(Island("a", moving(4, 0)), Island("b", moving(0, 8, weight=3)))
+    nodes = Islands(Island("a", moving(4, 0)), Island("b", moving(0, 8, weight=3), weight=3))
     place, report = run(nodes, registry, quorum=2)
     assert place == [1, 6]  # (1·4 + 3·0)/4, (1·0 + 3·8)/4
     assert (list(report.replied), report.moved) == (["a", "b"], True)

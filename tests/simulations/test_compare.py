@@ -13,7 +13,7 @@ from clients.platform import Platform
 from server.registry import Registry
 from shared import metrics
 from simulations.candidates import Kept, validated
-from simulations.compare import SCORERS, by_length, compare, verdict
+from simulations.compare import SCORERS, by_length, compare, compare_untrained, verdict
 from simulations.prepare import Ready, prepare
 from simulations.run import federate
 from simulations.scenario import Scenario, load_scenario
@@ -77,6 +77,15 @@ def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Compari
         assert set(reached) == {"prior", *LEARNT}
         assert all(reached[name] >= reached["prior"] for name in LEARNT)
         assert reached["personalised"] >= reached["federated"]
+
+
+def test_what_needs_no_training_scores_the_same_without_any(done: Comparison) -> None:
+    found = compare_untrained(done.scenario, done.ready.platforms, seed=0)
+    assert found["scorers"] == [*COUNTED, "prior", "itemknn"]
+    assert found["rounds"] == []
+    for name, platform in found["platforms"].items():
+        whole = done.found["platforms"][name]["scorers"]
+        assert platform["scorers"] == {key: whole[key] for key in found["scorers"]}
 
 
 def test_here_training_pays_somewhere_so_that_the_choice_is_one(done: Comparison) -> None:

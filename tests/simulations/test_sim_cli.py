@@ -45,6 +45,17 @@ def test_compare_as_json_prints_one_object_and_nothing_else(
     assert found["platforms"]["b"]["local"]["ndcg@10"] == local["ndcg@10"]
 
 
+def test_compare_without_training_runs_no_federation(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, err = typed(main, "compare", *words, "--untrained", "--json")
+    assert (code, err) == (0, "")
+    for platform in json.loads(out)["platforms"].values():
+        assert sorted(platform) == ["itemknn", "popularity", "prior", "tfidf"]
+    assert Registry(tmp_path / "out").rounds() == []
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_compare_ends_with_a_table_and_says_where_the_report_is(
     typed: Typed, words: list[str | Path], tmp_path: Path
 ) -> None:
@@ -52,7 +63,7 @@ def test_compare_ends_with_a_table_and_says_where_the_report_is(
     assert code == 0
     assert "Three small shops: NDCG@10" in out
     assert all(scorer in out for scorer in SCORERS)
-    assert out.splitlines()[-1].endswith(f"s. Report: {tmp_path / 'out' / 'report.html'}")
+    assert out.splitlines()[-1].endswith(f" Report: {tmp_path / 'out' / 'report.html'}")
     assert (tmp_path / "out" / "report.html").is_file()
 
 
