@@ -16,7 +16,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv ## run a federation of shops in one process; ends with runs/demo/report.html
-	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim compare demo --out runs/demo --threads 2
+	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim compare demo --out runs/demo
 
 test: lint types ## lint, types, then every test
 	HF_HUB_OFFLINE=1 $(BIN)/pytest

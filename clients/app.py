@@ -10,29 +10,47 @@ sends can name another. The same object is deployed on a SuperNode and driven by
 
 from __future__ import annotations
 
+import logging
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients.platform import Platform, open_platform
 from shared import metrics, wire
 from shared.adapter import Adapter
-from shared.errors import AdapterError, ConfigError, ReplyError
+from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
 from shared.tables.config import load_platform
 from shared.tasks import next_item
 from shared.training import Recipe, Stretch, train
 from shared.update import Update
 from shared.wire import SAME_VERSION
 
-app = ClientApp()
+log = logging.getLogger("atoll.client")
+FAILED = 2  # Flower's error code for an exception in a ClientApp
+
+
+def coarse(
+    message: Message, context: Context, answer: Callable[[Message, Context], Message]
+) -> Message:
+    """A failure leaves as a code alone; Flower would send the exception's words, paths and all."""
+    try:
+        return answer(message, context)
+    except Exception as fault:
+        ours = isinstance(fault, AtollError)
+        log.warning("%s: %s", context.node_config.get("platform"), fault, exc_info=not ours)
+        return Message(Error(FAILED, "the platform could not answer"), reply_to=message)
+
+
+app = ClientApp(mods=[coarse])
 
 # A process serves few platforms and many messages; rows and item vectors are read once, and again
 # when the platform's file is written anew.
-_open: dict[tuple[Path, int], Platform] = {}
+_open: dict[Path, tuple[int, Platform]] = {}
 _opening = threading.Lock()
 
 
@@ -80,8 +98,8 @@ def evaluate(message: Message, context: Context) -> Message:
     if platform.config.share_metrics:
         ranks = platform.rank(adapter, "validation").ranks
         shared = {
-            "ndcg@10": float(metrics.ndcg(ranks).mean()),
-            "hr@10": float(metrics.hit_rate(ranks).mean()),
+            wire.NDCG: float(metrics.ndcg(ranks).mean()),
+            wire.HIT_RATE: float(metrics.hit_rate(ranks).mean()),
         }
     return Message(wire.metrics_reply(shared), reply_to=message)
 
@@ -101,10 +119,10 @@ def resident(context: Context) -> Platform:
     path = Path(named).resolve()
     with _opening:
         config = load_platform(path)
-        key = (path, path.stat().st_mtime_ns)
-        if key not in _open:
-            _open[key] = open_platform(config)
-        return _open[key]
+        written = path.stat().st_mtime_ns
+        if path not in _open or _open[path][0] != written:
+            _open[path] = (written, open_platform(config))
+        return _open[path][1]
 
 
 def check_fit(adapter: Adapter, platform: Platform) -> None:

@@ -39,7 +39,7 @@ def _client() -> None:
     """A platform's side: read its rows, recommend with an adapter. Rows never leave it."""
 
 
-@cli.command(epilog="Example: atoll-client check -p runs/demo/platforms/harbour.toml")
+@cli.command(epilog="Example: atoll-client check -p runs/demo/platforms/kiosk.toml")
 def check(platform: PlatformFile, as_json: AsJson = False) -> None:
     """Read the platform's tables and say what was kept, what was dropped and why."""
     config = load_platform(platform)
@@ -53,8 +53,8 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
 
 @cli.command(
     "recommend",
-    epilog="Example: atoll-client recommend -p runs/demo/platforms/harbour.toml"
-    " --adapter runs/demo/adapters/harbour.safetensors --history harbour-0007,harbour-0012",
+    epilog="Example: atoll-client recommend -p runs/demo/platforms/kiosk.toml"
+    " --adapter runs/demo/adapters/kiosk.safetensors --history kiosk-00168,kiosk-00282",
 )
 def recommend_command(
     platform: PlatformFile,
@@ -77,7 +77,7 @@ def recommend_command(
 ) -> None:
     """Rank the catalogue for a shopper, known or new, and say what drove each item."""
     if (history is None) == (shopper is None):
-        raise ConfigError("need one of --history and --shopper", todo="give exactly one of them")
+        raise ConfigError("need either --history or --shopper", todo="give exactly one of them")
     with terminal.showing(quiet=as_json) as progress:
         opened = open_platform(load_platform(platform), progress=progress)
     state = opened.untrained
@@ -103,7 +103,7 @@ def slate_table(slate: Slate, name: str) -> Table:
         reason = line.reasons[0]
         table.add_row(
             str(place),
-            f"{escape(line.text)} [dim]{escape(line.item)}[/]",
+            escape(line.text) + (f" [dim]{escape(line.item)}[/]" if line.item != line.text else ""),
             f"{line.score:.2f}",
             f"{line.learnt:+.2f}",
             f"{escape(reason.text)} [dim]{reason.share:+.2f}[/]",

@@ -90,14 +90,15 @@ def fedadam(
 ) -> Algorithm:
     """m ← β1·m + (1-β1)·d;  v ← β2·v + (1-β2)·d²;  adapter + learning_rate · m/(√v + ε).
 
-    `epsilon` is the paper's τ, the degree of adaptivity. Moments are not debiased, as in the paper.
+    `epsilon` is the paper's τ, the degree of adaptivity. As in the paper, v starts at τ² and
+    moments are not debiased.
     """
 
     def init(adapter: Adapter) -> ServerState:
         moments = {}
         for name, tensor in adapter.tensors.items():
             moments[f"first/{name}"] = np.zeros_like(tensor)
-            moments[f"second/{name}"] = np.zeros_like(tensor)
+            moments[f"second/{name}"] = np.full_like(tensor, epsilon**2)
         return ServerState(adapter, moments)
 
     def step(state: ServerState, aggregate: Aggregate, version: int) -> ServerState:

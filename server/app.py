@@ -44,7 +44,7 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
         return rule.init(untrained)
     if not run.resume:
         raise RoundError(
-            f"{len(rounds) - 1} rounds are already recorded",
+            f"rounds 0 to {rounds[-1]} are already recorded",
             where=registry.folder,
             todo="use --resume to go on, or another folder",
         )

@@ -26,7 +26,8 @@ class FederationSection(Section):
     fraction: float = Field(1.0, gt=0, le=1)  # share of the platforms asked in a round
     timeout: float = Field(600.0, gt=0)  # seconds a platform has to answer
     algorithm: Literal["fedavg", "fedadam"] = "fedavg"
-    server_learning_rate: float = Field(1.0, gt=0, le=10)
+    # left out: 1.0 for fedavg, 0.01 for fedadam
+    server_learning_rate: float | None = Field(None, gt=0, le=10)
     epochs: int = Field(1, ge=1, le=100)  # passes over the Histories in a round
     batch: int = Field(64, ge=1, le=65_536)  # Histories a step
     learning_rate: float = Field(0.003, gt=0, le=1)  # of the platform's Adam
@@ -72,8 +73,10 @@ class Run:
 
 def federation_from(section: FederationSection) -> Federation:
     """The checked section as a frozen value."""
-    names = Federation.__dataclass_fields__
-    return Federation(**{name: getattr(section, name) for name in names})
+    values = {name: getattr(section, name) for name in Federation.__dataclass_fields__}
+    if values["server_learning_rate"] is None:
+        values["server_learning_rate"] = 1.0 if section.algorithm == "fedavg" else 0.01
+    return Federation(**values)
 
 
 def run_from(config: Mapping[str, object]) -> Run:

@@ -10,7 +10,6 @@ import typer
 from server import pretrain as pretraining
 from server.registry import Registry
 from shared import terminal
-from shared.adapter import load_adapter
 from shared.errors import ConfigError
 from shared.tables.config import load_platform
 from shared.text import DEFAULT_ENCODER
@@ -49,6 +48,10 @@ def pretrain(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Train the sequence encoder on public rows and freeze it: no privacy is applied here."""
+    if out.suffix == ".md":
+        raise ConfigError(
+            "is the model card's name", where=out, todo="end the backbone's in .safetensors"
+        )
     for path in (out, out.with_suffix(".md")):
         if path.exists() and not force:
             raise ConfigError(
@@ -75,8 +78,8 @@ def rounds(
     if not registry.rounds():
         raise ConfigError("holds no recorded rounds", where=folder, todo="name a run's folder")
     for number in registry.rounds():
-        _state, report = registry.load(number)
-        digest = load_adapter(registry.adapter_path(number)).digest
+        state, report = registry.load(number)
+        digest = state.adapter.digest
         refused = "".join(f"; refused {name}: {why}" for name, why in report.refused.items())
         missing = f"; missing {', '.join(report.missing)}" if report.missing else ""
         terminal.console.print(

@@ -20,7 +20,7 @@ from shared import metrics
 from shared.backbone import Backbone, BackboneSpec, is_slot, new_backbone, save_backbone
 from shared.device import pick_device
 from shared.events import question, training_part
-from shared.files import folder, replacing
+from shared.files import made_folder, replacing
 from shared.ranking import rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import read_platform
@@ -88,7 +88,7 @@ def pretrain(
         ).to(device)
         for source, part in zip(sources, read, strict=True)
     ]
-    spec = replace(shape, encoder=text.digest, text_width=tables[0].shape[1])
+    spec = replace(shape, encoder=text.digest, text_width=text.width)
 
     def score(backbone: Backbone) -> float:
         """Mean validation NDCG@10 over the shoppers of all sources."""
@@ -110,7 +110,7 @@ def pretrain(
         score=score,
         progress=progress,
     )
-    folder(out.parent)
+    made_folder(out.parent)
     digest = save_backbone(made.backbone, out)
     with replacing(out.with_suffix(".md")) as card:
         sizes = {

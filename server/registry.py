@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from server.aggregate import ServerState
 from shared.adapter import load_adapter, save_adapter
 from shared.errors import AdapterError, RoundError
-from shared.files import folder, unwritable
+from shared.files import made_folder, unwritable
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,14 @@ class Registry:
         """Write a round, and only then let it appear."""
         final = self.folder / f"{report.round:04d}"
         part = self.folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
-        folder(part)
+        made_folder(part)
         try:
             save_adapter(state.adapter, part / "adapter.safetensors")
             save_file(dict(state.moments), part / "moments.safetensors")
             (part / "round.json").write_text(json.dumps(asdict(report), indent=1, sort_keys=True))
             _sync(part)
             os.rename(part, final)
+            _sync_one(self.folder)
         except (OSError, SafetensorError) as fault:
             raise unwritable(final, fault) from fault
         finally:
@@ -115,8 +116,12 @@ class Registry:
 def _sync(folder: Path) -> None:
     """Make the files of a folder durable before the folder gets its name."""
     for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -51,7 +51,7 @@ def federate(
     algorithm: Algorithm,
     registry: Registry,
 ) -> ServerState:
-    """Run rounds from `state.adapter.version + 1` to `federation.rounds`.
+    """Run the rounds after the last one recorded, to `federation.rounds`, from `state`.
 
     Raises:
         RoundError: no platform can take part, or `patience` rounds in a row missed the quorum.
@@ -76,7 +76,7 @@ def federate(
             bytes_down=trained.bytes_down + scores.bytes_down,
             bytes_up=trained.bytes_up,
             replied=tuple(sorted(trained.read)),
-            refused=trained.refused,
+            refused={**scores.refused, **trained.refused},
             missing=trained.missing,
             validation=scores.read,
             moved=moved,
@@ -98,7 +98,10 @@ def meet(nodes: Nodes, state: ServerState, federation: Federation) -> Members:
     present = sorted(nodes.present())
     members: dict[int, wire.Member] = {}
     replies = nodes.ask(wire.HELLO, wire.nothing(), present, round_=0, timeout=federation.timeout)
-    for node, reply in replies:
+    # In the order of nodes, so that of two platforms of one name always the same one is here.
+    for node, reply in sorted(replies, key=lambda answer: answer[0]):
+        if node not in present:
+            continue
         try:
             member = wire.read_member(_content(reply))
             admit(member, state.adapter, members)
@@ -134,9 +137,14 @@ def train(
         seed=federation.seed,
     )
 
-    def read(content: wire.Content) -> Update:
+    def read(content: wire.Content, member: wire.Member) -> Update:
         update = wire.read_update(content)
         check_update(update, state.adapter)
+        if update.weight != member.weight:
+            raise ReplyError(
+                f"weight {update.weight:g} is not the {member.weight:g} it came with",
+                todo="restart the run to change a weight",
+            )
         return update
 
     content = wire.request(state.adapter, training)
@@ -153,7 +161,7 @@ def evaluate(
         wire.EVALUATE,
         content,
         members,
-        read=wire.read_metrics,
+        read=lambda content, _member: wire.read_metrics(content),
         federation=federation,
         round_=state.adapter.version,
     )
@@ -176,7 +184,7 @@ def ask(
     content: wire.Content,
     members: Members,
     *,
-    read: Callable[[wire.Content], Read],
+    read: Callable[[wire.Content, wire.Member], Read],
     federation: Federation,
     round_: int,
 ) -> Answers[Read]:
@@ -193,7 +201,7 @@ def ask(
         try:
             body = _content(reply)
             bytes_up += wire.size(body)
-            answers[name] = read(body)
+            answers[name] = read(body, members[node])
         except ReplyError as fault:
             refused[name] = str(fault)
             log.warning("%s: %s", name, fault)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.adapter import Adapter
+from shared.device import autocast
 from shared.errors import AdapterError, BackboneError
 from shared.files import replacing
 
@@ -155,7 +156,10 @@ class Backbone(nn.Module):
 
         The query at position t sees items 0..t. Its product with an item's vector is the score.
         """
-        return self.spec.prior_scale * self.prior(vectors) + self.correction(vectors)
+        # The prior stays in full precision: it is never trained, and ranks alone at the start.
+        with autocast(vectors.device):
+            correction = self.correction(vectors)
+        return self.spec.prior_scale * self.prior(vectors) + correction.float()
 
     def prior(self, vectors: Tensor) -> Tensor:
         """[B, T, W] → [B, T, W]: the last items, weighed by recency, at unit length."""

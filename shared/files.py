@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def folder(path: Path) -> Path:
+def made_folder(path: Path) -> Path:
     """Make a folder and those above it; it may be there already.
 
     Raises:

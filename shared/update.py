@@ -13,7 +13,7 @@ import numpy as np
 from shared.adapter import Adapter, Tensors
 from shared.errors import ReplyError
 
-MAX_WEIGHT = 1000.0  # so that no platform can outshout the others by its weight alone
+MAX_WEIGHT = 1000.0  # a slip of the pen is caught; that weights are fair is for people to agree
 
 
 @dataclass(frozen=True)

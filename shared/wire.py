@@ -33,6 +33,8 @@ ADAPTER = "adapter"
 UPDATE = "update"
 REQUEST = "request"
 METRICS = "metrics"
+NDCG, HIT_RATE = "ndcg@10", "hr@10"
+METRIC_NAMES = (NDCG, HIT_RATE)  # all that a platform may say of its validation part
 SAME_VERSION = "check that both sides run the same version"
 LARGEST = sys.float_info.max  # compared with, an int beyond it is refused and does not raise
 MAX_NAME = 64  # characters of a platform's name
@@ -164,13 +166,14 @@ def metrics_reply(metrics: Mapping[str, float]) -> Content:
 
 
 def read_metrics(content: Content) -> dict[str, float]:
-    """Raises: ReplyError if a value is not a finite number."""
+    """Raises: ReplyError if a name is not in METRIC_NAMES or a value is not a finite number."""
     metrics = {}
-    for record in content.metric_records.values():
-        for name, value in record.items():
-            if not isinstance(value, int | float) or not abs(value) <= LARGEST:
-                raise ReplyError(f"metric {name!r} is not a finite number", todo="look at its log")
-            metrics[name] = float(value)
+    for name, value in (content.metric_records.get(METRICS) or {}).items():
+        if name not in METRIC_NAMES:
+            raise ReplyError(f"metrics other than {', '.join(METRIC_NAMES)}", todo=SAME_VERSION)
+        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise ReplyError(f"metric {name!r} is not a finite number", todo="look at its log")
+        metrics[name] = float(value)
     return metrics
 
 

@@ -21,7 +21,6 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shared.catalogue import Catalogue
-from shared.errors import DataError
 from shared.events import Histories
 
 LAST = 5  # events at the end of a context that speak
@@ -66,17 +65,13 @@ class TfIdf:
     def fit(cls, catalogue: Catalogue) -> Self:
         """Weigh words by scikit-learn's defaults, a count c within a text as 1 + log c.
 
-        Raises:
-            DataError: no text holds a word of two letters or more.
+        Where no text holds a word of two letters or more, every score is 0.
         """
         vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
         try:
             vectors = sparse.csr_array(vectorizer.fit_transform(catalogue.texts))
-        except ValueError as error:
-            raise DataError(
-                "no item's text holds a word of two letters or more",
-                todo="map a column that holds titles to text",
-            ) from error
+        except ValueError:  # scikit-learn's answer to an empty vocabulary
+            vectors = sparse.csr_array((len(catalogue), 1), dtype=np.float32)
         return cls(vectors, sparse.csr_array(vectors.T))
 
     def scores(self, contexts: Histories) -> NDArray[np.float32]:

@@ -100,10 +100,11 @@ def federated(
     """The round whose adapter is best on the platform's validation part."""
     best = untrained
     for report in reports[1:]:
-        reached = report.validation.get(platform.config.name, {}).get("ndcg@10")
-        if reached is not None and report.moved and reached > best.validation:
-            state, _ = registry.load(report.round)
-            best = Kept(state.adapter, reached, f"round {report.round}")
+        if report.moved:
+            adapter = registry.load(report.round)[0].adapter
+            told = report.validation.get(platform.config.name, {}).get("ndcg@10")
+            reached = validated(platform, adapter) if told is None else told
+            best = better(best, Kept(adapter, reached, f"round {report.round}"))
     return best
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,9 @@ from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
 from simulations.benchmarks import overhead
-from simulations.harness import require_ray
 from simulations.prepare import prepare
 from simulations.report import terminal_table
-from simulations.run import Engine, federate, full_comparison, use_threads, with_seed
+from simulations.run import Engine, check_start, federate, full_comparison, with_seed
 from simulations.scenario import find_scenario, load_scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -35,7 +35,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="SCENARIO",
-        help="A TOML file, or a name: demo, amazon, retail, protocol.",
+        help="A TOML file, or a name: demo, amazon, retail, retail-alone, protocol.",
         show_default=False,
     ),
 ]
@@ -49,7 +49,8 @@ Data = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Folder of item vectors, shared between runs.")]
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="In place of the scenario's seed.", show_default=False)
+    int | None,
+    typer.Option(min=0, max=2**31 - 1, help="In place of the scenario's seed.", show_default=False),
 ]
 EngineName = Annotated[Engine, typer.Option(help="In one process, or on Flower's Ray engine.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="Platforms that train at once.")]
@@ -57,9 +58,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last reco
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 CACHE = Path("runs/cache")
+THREADS = min(4, os.cpu_count() or 1)
 
 
-@cli.command(epilog="Example: atoll-sim run demo --out runs/demo")
+@cli.command(epilog="Example: atoll-sim run demo --out runs/rounds-only")
 def run(
     scenario: Named,
     out: Out = None,
@@ -67,7 +69,7 @@ def run(
     cache: Cache = CACHE,
     seed: Seed = None,
     engine: EngineName = "in-process",
-    threads: Threads = 1,
+    threads: Threads = THREADS,
     resume: Resume = False,
 ) -> None:
     """Run the rounds of a scenario, without comparing; they are recorded in the run's folder."""
@@ -77,11 +79,16 @@ def run(
         raise ConfigError(
             "holds rounds already", where=folder, todo="use --resume, or name another --out"
         )
-    if engine == "ray":
-        require_ray()
-    use_threads(threads)
+    check_start(chosen, folder, engine=engine, resume=resume)
     with terminal.showing() as progress:
-        ready = prepare(chosen, folder, cache=cache, seed=chosen.federation.seed, progress=progress)
+        ready = prepare(
+            chosen,
+            folder,
+            cache=cache,
+            seed=chosen.federation.seed,
+            resume=resume,
+            progress=progress,
+        )
         registry = federate(chosen, ready, folder, engine=engine, threads=threads, resume=resume)
     last = registry.rounds()[-1]
     state, _report = registry.load(last)
@@ -100,17 +107,19 @@ def compare(
     cache: Cache = CACHE,
     seed: Seed = None,
     engine: EngineName = "in-process",
-    threads: Threads = 1,
+    threads: Threads = THREADS,
     resume: Resume = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Only scorers that need no training.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a scenario and every baseline beside it; write a table, a report and the adapters."""
+    """Run a scenario and every baseline beside it; write a table, a report and the adapters.
+
+    Rounds that the folder holds already are replaced, unless they are resumed.
+    """
     chosen = with_seed(load_scenario(find_scenario(scenario), data=data), seed)
     folder = out or Path("runs") / chosen.name
-    use_threads(threads)
     with terminal.showing(quiet=as_json) as progress:
         metrics = full_comparison(
             chosen,
@@ -128,7 +137,9 @@ def compare(
     terminal.console.print(terminal_table(metrics))
     terminal.console.print(
         f"{metrics['seconds']:.0f} s, at most {metrics['peak_memory_gb']:.1f} GB of memory."
-        f" Report: {(folder / 'report.html').resolve()}",
+        f" Report: {(folder / 'report.html').resolve()}\n"
+        f"Each platform's file is in {folder / 'platforms'}, its adapter in {folder / 'adapters'}:"
+        " see atoll-client recommend --help.",
         highlight=False,
         soft_wrap=True,
     )

@@ -194,16 +194,20 @@ def read_test(
     }
     if "federated" in gains:
         ours, theirs = gains["federated"], gains["local"]
-        entry["federated_vs_local"] = verdict(ours, theirs, seed=seed)
-        entry["gain_by_length"] = by_length(ours, theirs, asked.contexts.lengths, seed=seed)
+        entry["federated_vs_local"] = verdict(ours, theirs, resamples=resamples, seed=seed)
+        entry["gain_by_length"] = by_length(
+            ours, theirs, asked.contexts.lengths, resamples=resamples, seed=seed
+        )
     return entry
 
 
 def verdict(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], *, seed: Sequence[int]
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamples: int, seed: Sequence[int]
 ) -> dict[str, Any]:
     """Federated against local over the same shoppers, in words and figures."""
-    result = metrics.paired(ours, theirs, rng=np.random.default_rng([*seed, 100]))
+    result = metrics.paired(
+        ours, theirs, rng=np.random.default_rng([*seed, 100]), resamples=resamples
+    )
     word = "no clear difference"
     if result.p < ALPHA:
         word = "gain" if result.difference > 0 else "loss"
@@ -215,6 +219,7 @@ def by_length(
     theirs: NDArray[np.float64],
     lengths: NDArray[np.int64],
     *,
+    resamples: int,
     seed: Sequence[int],
 ) -> list[dict[str, Any]]:
     """The difference by how many events stand before the target."""
@@ -230,7 +235,7 @@ def by_length(
                 "length": f"{least}-{most}" if most < 10**9 else f"{least}+",
                 "n": int(here.sum()),
                 "difference": float(difference.mean()),
-                "ci95": list(metrics.bootstrap_ci(difference, rng=rng)),
+                "ci95": list(metrics.bootstrap_ci(difference, rng=rng, resamples=resamples)),
             }
         )
     return rows

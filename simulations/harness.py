@@ -11,6 +11,7 @@ gives one result. Time is simulated: a delayed reply is late, but nobody waits f
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,7 @@ class InProcessGrid(Grid):
         }
         self.faults = {(fault.platform, str(fault.round)): fault for fault in faults}
         self.sent: dict[str, Message] = {}
+        self.numbers = itertools.count(1)
 
     def set_run(self, run: object) -> None:
         """There is one run."""
@@ -107,7 +109,7 @@ class InProcessGrid(Grid):
         """Take requests; they are answered when they are pulled."""
         ids = []
         for message in messages:
-            number = str(len(self.sent) + 1)
+            number = str(next(self.numbers))
             # As Flower's own grids do: the identifier is set when a message is sent.
             message.metadata.__dict__["_message_id"] = number
             self.sent[number] = message
@@ -143,14 +145,15 @@ class InProcessGrid(Grid):
             fault = self.faults.get((name, message.metadata.group_id))
         if fault is not None and fault.kind == "drop":
             return None
+        if fault is not None and fault.kind == "fail":
+            return Message(Error(RAISED, "a fault of the scenario"), reply_to=message)
         try:
-            if fault is not None and fault.kind == "fail":
-                raise ConfigError("a fault of the scenario", where=name, todo="nothing")
             reply = self.client_app(message, self.contexts[node])
         except Exception as error:  # as Flower does: whatever a ClientApp raises is a reply
-            ours = isinstance(error, AtollError)
-            log.warning("%s: %s", name, error, exc_info=None if ours else error)
+            log.warning("%s: %s", name, error, exc_info=error)
             return Message(Error(RAISED, "platform raised"), reply_to=message)
+        if reply.has_error():
+            return reply
         if fault is None:
             return reply
         if fault.kind == "delay":
@@ -235,4 +238,7 @@ def run_on_ray(
         context.run_config = run_config
         server_app(grid, context)
 
-    run_simulation(near, far, num_supernodes=len(configs))
+    try:
+        run_simulation(near, far, num_supernodes=len(configs))
+    except RuntimeError as error:
+        raise error.__cause__ if isinstance(error.__cause__, AtollError) else error from None

@@ -138,7 +138,7 @@ def _figures(metrics: Mapping[str, Any]) -> Iterable[str]:
     )
     yield _panels(
         "Who gains: by length of the History",
-        "Federated minus local NDCG@10 for shoppers with Histories of so many events, with 95 % "
+        "Federated minus local NDCG@10 for shoppers with so many events before the test, with 95 % "
         "intervals. Above zero, sharing helps. A hollow mark's interval holds zero.",
         {
             name: gain_by_length(name, platform["gain_by_length"])

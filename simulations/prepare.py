@@ -12,10 +12,13 @@ from pathlib import Path
 
 from clients.platform import Platform, open_platform
 from server.pretrain import pretrain
-from shared.files import folder, replacing
+from shared.backbone import new_backbone, save_backbone
+from shared.errors import DataError
+from shared.events import Histories, Part, question, training_part
+from shared.files import made_folder, replacing
 from shared.tables.config import PlatformConfig, dump_platform, load_platform
 from shared.tables.table import read_platform
-from shared.text import Progress, silent, titled
+from shared.text import Progress, find_encoder, silent, titled
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -37,7 +40,14 @@ class Ready:
 
 
 def prepare(
-    scenario: Scenario, out: Path, *, cache: Path, seed: int, progress: Progress = silent
+    scenario: Scenario,
+    out: Path,
+    *,
+    cache: Path,
+    seed: int,
+    resume: bool = False,
+    trained: bool = True,
+    progress: Progress = silent,
 ) -> Ready:
     """Write what the platforms need under `out` and open them.
 
@@ -46,6 +56,8 @@ def prepare(
         out: folder of this run; made if missing.
         cache: folder of item vectors, shared between runs.
         seed: of the embedded worlds and of the backbone made from one.
+        resume: keep a backbone that was made here before: rounds belong to it to the last bit.
+        trained: False leaves a backbone that is made untrained: the prior does not depend on it.
         progress: called while texts are read and the backbone is trained.
 
     Raises:
@@ -57,12 +69,22 @@ def prepare(
         progress("making the embedded world", 0, 1)
         world = generate(default_world(scenario.world_scale), seed=seed)
         configs = tuple(load_platform(path) for path in write(world, out / "data").values())
+        progress("making the embedded world", 1, 1)
     configs = tuple(sorted(configs, key=lambda config: config.name))
     # Every table is read before anything is made of one: a bad one leaves nothing behind.
     rows = [read_platform(config) for config in configs]
-    backbone = scenario.backbone or source_backbone(
-        scenario, out, cache=cache, seed=seed, progress=progress
-    )
+    for config, read in zip(configs, rows, strict=True):
+        check_use(config, read.histories)
+    made = out / "backbone.safetensors"
+    backbone = scenario.backbone or (made if resume and made.is_file() else None)
+    if backbone is None and not trained:
+        backbone = made
+        text = find_encoder(scenario.encoder)
+        spec = replace(scenario.shape, encoder=text.digest, text_width=text.width)
+        made_folder(out)
+        save_backbone(new_backbone(spec, seed=seed), backbone)
+    elif backbone is None:
+        backbone = source_backbone(scenario, out, cache=cache, seed=seed, progress=progress)
     mine = [
         replace(
             config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
@@ -74,12 +96,33 @@ def prepare(
         for config, read in zip(mine, rows, strict=True)
     ]
     files = {}
-    place = folder(out / "platforms")
+    place = made_folder(out / "platforms")
     for config in mine:
         files[config.name] = place / f"{config.name}.toml"
         with replacing(files[config.name]) as part:
             part.write_text(dump_platform(config))
     return Ready(tuple(platforms), files, backbone)
+
+
+def check_use(config: PlatformConfig, histories: Histories) -> None:
+    """Refuse Histories that nothing can be learnt from or tested on.
+
+    Raises:
+        DataError: all are too short to train on, or end with items met before.
+    """
+    if not len(training_part(histories)):
+        raise DataError(
+            "no History has the 4 events that training needs",
+            where=config.events.path,
+            todo="give longer Histories",
+        )
+    parts: tuple[Part, ...] = ("validation", "test")
+    if not all(len(question(histories, part).contexts) for part in parts):
+        raise DataError(
+            "no shopper's last items are new to them, so nothing is left to validate or test on",
+            where=config.events.path,
+            todo="give longer Histories, or drop repeated events",
+        )
 
 
 def source_backbone(

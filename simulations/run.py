@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform as machine
 import resource
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,7 +21,8 @@ from clients.app import app as client_app
 from server.app import app as server_app
 from server.registry import Registry
 from shared.adapter import save_adapter
-from shared.files import folder
+from shared.errors import ConfigError
+from shared.files import made_folder
 from shared.text import Progress, silent
 from simulations.candidates import Kept
 from simulations.compare import compare, compare_untrained
@@ -26,6 +30,7 @@ from simulations.harness import Config, require_ray, run_in_process, run_on_ray
 from simulations.prepare import Ready, prepare
 from simulations.report import write_report
 from simulations.scenario import Scenario
+from simulations.worlds.embedded import default_world
 
 Engine = Literal["in-process", "ray"]
 
@@ -35,6 +40,40 @@ def with_seed(scenario: Scenario, seed: int | None) -> Scenario:
     if seed is None:
         return scenario
     return replace(scenario, federation=replace(scenario.federation, seed=seed))
+
+
+def check_start(scenario: Scenario, out: Path, *, engine: Engine, resume: bool) -> None:
+    """Refuse a federation that cannot start, before anything is made for it.
+
+    Raises:
+        ConfigError: Ray is not installed or is to simulate faults, the quorum is larger than the
+            number of platforms, or there is nothing to resume.
+    """
+    platforms = scenario.platforms or default_world().platforms
+    if scenario.federation.quorum > len(platforms):
+        raise ConfigError(
+            f"quorum {scenario.federation.quorum} cannot be met by {len(platforms)} platforms",
+            where=scenario.name,
+            todo="lower quorum",
+        )
+    if resume and not Registry(out).rounds():
+        raise ConfigError("holds no rounds to resume", where=out, todo="leave --resume out")
+    if engine == "ray":
+        require_ray()
+        if scenario.faults:
+            raise ConfigError(
+                "the Ray engine simulates no faults",
+                where=scenario.name,
+                todo="use --engine in-process, or leave [[faults]] out",
+            )
+
+
+def clear(out: Path) -> None:
+    """Forget the rounds and results of an earlier run, so that none is taken for this one's."""
+    Registry(out).clear()
+    for name in ("report.html", "metrics.json", "table.md"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "adapters", ignore_errors=True)
 
 
 def federate(
@@ -69,14 +108,15 @@ def federate(
     if engine == "ray":
         run_on_ray(server_app, client_app, run_config=config, nodes=nodes)
     else:
-        run_in_process(
-            server_app,
-            client_app,
-            run_config=config,
-            nodes=nodes,
-            threads=threads,
-            faults=scenario.faults,
-        )
+        with one_core_each():
+            run_in_process(
+                server_app,
+                client_app,
+                run_config=config,
+                nodes=nodes,
+                threads=threads,
+                faults=scenario.faults,
+            )
     return Registry(out)
 
 
@@ -106,21 +146,30 @@ def full_comparison(
     Returns:
         What metrics.json holds.
     """
-    if engine == "ray":
-        require_ray()
+    if not untrained:
+        check_start(scenario, out, engine=engine, resume=resume)
     began, started = time.monotonic(), datetime.now(UTC)
     seed = scenario.federation.seed
-    ready = prepare(scenario, out, cache=cache, seed=seed, progress=progress)
+    ready = prepare(
+        scenario,
+        out,
+        cache=cache,
+        seed=seed,
+        resume=resume,
+        trained=not untrained,
+        progress=progress,
+    )
+    if not resume:
+        clear(out)
     kept: dict[str, Kept] = {}
     if untrained:
         found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
     else:
-        if not resume:
-            Registry(out).clear()
         registry = federate(scenario, ready, out, engine=engine, threads=threads, resume=resume)
-        found, kept = compare(
-            scenario, ready.platforms, registry, seed=seed, threads=threads, progress=progress
-        )
+        with one_core_each():
+            found, kept = compare(
+                scenario, ready.platforms, registry, seed=seed, threads=threads, progress=progress
+            )
     first = ready.platforms[0]
     metrics: dict[str, Any] = {
         "format": 1,
@@ -142,13 +191,19 @@ def full_comparison(
         },
         **found,
     }
-    adapters = folder(out / "adapters")
+    adapters = made_folder(out / "adapters")
     for name, state in kept.items():
         save_adapter(state.adapter, adapters / f"{name}.safetensors")
     write_report(metrics, out)
     return metrics
 
 
-def use_threads(threads: int) -> None:
-    """Share the cores between platforms: with several at once, each computes on one."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // threads))
+@contextlib.contextmanager
+def one_core_each() -> Iterator[None]:
+    """Each training computes on one core, so that `--threads` changes the time and not a bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

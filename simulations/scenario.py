@@ -192,16 +192,15 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         )
         for platform in file.platforms
     )
-    names = [platform.name for platform in platforms]
+    known = platforms or default_world().platforms
+    names = [platform.name for platform in known]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(
                 f"two platforms are called {name!r}", where=path, todo="name each differently"
             )
     faults = tuple(Fault(**fault.model_dump()) for fault in file.faults)
-    check_faults(
-        faults, names if platforms else [spec.name for spec in default_world().platforms], path
-    )
+    check_faults(faults, names, path)
     if file.backbone.path is not None:
         backbone = (path.parent / file.backbone.path).resolve()
     else:

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shared.backbone import Backbone
-from shared.device import autocast
 from shared.events import Histories
 
 NAME = "next-item"
@@ -48,15 +47,16 @@ def losses(backbone: Backbone, table: Tensor, batch: Tensor) -> Tensor:
     Returns:
         [B] nats, the mean over a History's own positions.
     """
+    if len(batch) == 0:  # a sampled batch may be; its step still adds noise
+        return table.new_zeros(0)
     inputs, targets = batch[:, :-1], batch[:, 1:]  # [B, T-1]
     valid = targets != PAD
     vectors = F.embedding(inputs.clamp(min=0), table)  # [B, T-1, W]
-    with autocast(table.device):
-        queries = backbone(vectors)
-    owners = valid.nonzero()[:, 0]  # [P]
-    each = cast(Tensor, _Separable.apply(queries[valid].float(), table, targets[valid]))  # type: ignore[no-untyped-call]
-    total = torch.zeros(len(batch), device=table.device).index_add(0, owners, each)
-    return total / valid.sum(1)
+    queries = backbone(vectors)  # [B, T-1, W]
+    each = cast(Tensor, _Separable.apply(queries[valid], table, targets[valid]))  # type: ignore[no-untyped-call]
+    # Not index_add, whose order of sums a GPU does not keep.
+    placed = queries.new_zeros(valid.shape).masked_scatter(valid, each)  # [B, T-1]
+    return cast(Tensor, placed.sum(1) / valid.sum(1))
 
 
 class _Separable(torch.autograd.Function):

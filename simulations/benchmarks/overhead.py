@@ -2,6 +2,8 @@
 
 server/rounds.py ─request→ engine ─→ a ClientApp that answers a zero Update
                                    └ in process, and on Flower's Ray engine, in one run
+
+Writing the round to disk is not counted.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -55,7 +57,8 @@ class Clock(Registry):
 def no_op() -> ClientApp:
     """Answers a zero Update of the Adapter it is sent, whose tensors it never looks at."""
     app = ClientApp()
-    zeros = wire.pack(adapter().tensors)
+    # Each platform has memory of its own, as it would: one buffer for all would stay in the cache.
+    zeros: dict[object, ArrayRecord] = {}
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
@@ -64,10 +67,13 @@ def no_op() -> ClientApp:
         return Message(wire.hello_reply(member), reply_to=message)
 
     @app.train()
-    def train(message: Message, _context: Context) -> Message:
+    def train(message: Message, context: Context) -> Message:
+        number = context.node_config["partition-id"]
+        if number not in zeros:
+            zeros[number] = wire.pack(adapter().tensors)
         base = message.content.config_records[wire.REQUEST]["digest"]
         fields = ConfigRecord({"base": base, "weight": 1.0})
-        content = RecordDict({wire.UPDATE: zeros, wire.REQUEST: fields})
+        content = RecordDict({wire.UPDATE: zeros[number], wire.REQUEST: fields})
         return Message(content, reply_to=message)
 
     @app.evaluate()
@@ -86,7 +92,16 @@ def measure(*, platforms: int, rounds: int, ray: bool) -> dict[str, float | None
         ray: whether to time Flower's Ray engine beside it.
     """
     nodes: dict[str, Config] = {f"p{place}": {"partition-id": place} for place in range(platforms)}
-    logging.getLogger("atoll").setLevel(logging.ERROR)
+    logger = logging.getLogger("atoll")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return _measured(nodes, rounds=rounds, ray=ray)
+    finally:
+        logger.setLevel(before)
+
+
+def _measured(nodes: dict[str, Config], *, rounds: int, ray: bool) -> dict[str, float | None]:
     with_ray = ray and importlib.util.find_spec("ray") is not None
     slow = None
     if with_ray:

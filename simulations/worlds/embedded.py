@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shared.files import replacing
+from shared.files import made_folder, replacing
 from simulations.worlds.catalogues import draw_items
 from simulations.worlds.journeys import Habits, Tastes, draw_lengths, draw_tastes, walk
 from simulations.worlds.specs import PlatformSpec, WorldSpec, check, default_world, source_world
@@ -118,7 +118,7 @@ def write(world: World, folder: Path) -> dict[str, Path]:
     for platform in world.spec.platforms:
         tables = world.platforms[platform.name]
         place = folder / platform.name
-        place.mkdir(parents=True, exist_ok=True)
+        made_folder(place)
         description = PLATFORM_TOML.format(
             name=platform.name, weight=platform.weight, shortest=world.spec.habits.shortest
         )

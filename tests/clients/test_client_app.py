@@ -273,3 +273,10 @@ def test_a_platform_that_cannot_be_opened_is_tried_again_at_the_next_message(
         resident(context)
     (tmp_path / "interactions.tsv").write_text(rows)
     assert resident(context).config.name == "shop"
+
+
+def test_the_words_of_a_failure_stay_at_home(tmp_path: Path) -> None:
+    missing = tmp_path / "secret-shop.toml"
+    (reply,) = ask(missing, (wire.HELLO, wire.nothing()))
+    assert reply.has_error()
+    assert reply.error.reason == "the platform could not answer"

@@ -41,8 +41,8 @@ def printed(typed: Typed, *words: str | Path) -> Any:
         (["--history", "shop-03,shop-99"], "shop: item 'shop-99' is not in the catalogue"),
         (["--history", " , "], "shop: the History is empty"),
         (["--shopper", "nobody"], "no History of this shopper"),
-        ([], "need one of --history and --shopper; give exactly one"),
-        (["--history", "shop-03", "--shopper", "x"], "need one of --history and --shopper"),
+        ([], "need either --history or --shopper; give exactly one"),
+        (["--history", "shop-03", "--shopper", "x"], "need either --history or --shopper"),
     ],
 )
 def test_a_history_that_cannot_be_used_is_told(

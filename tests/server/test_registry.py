@@ -145,7 +145,10 @@ class Three:
     ) -> Iterator[tuple[int, wire.Content]]:
         for node in nodes:
             if kind == wire.HELLO:
-                yield node, wire.hello_reply(wire.Member(f"p{node}", 1.0, "backbone", "task"))
+                yield (
+                    node,
+                    wire.hello_reply(wire.Member(f"p{node}", float(node), "backbone", "task")),
+                )
                 continue
             adapter, training = wire.read_request(content)
             if training is None:

@@ -277,3 +277,22 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_epoch() -> None:
 def test_training_that_runs_away_is_refused_and_hands_out_no_adapter() -> None:
     with pytest.raises(DataError, match="is not finite; lower learning_rate"):
         go(Recipe(epochs=3, learning_rate=3e37), rows(CIRCLE))
+
+
+@pytest.mark.parametrize("drawn", [[0], []])
+def test_another_engine_takes_the_loop_and_may_draw_nobody(drawn: list[int]) -> None:
+    class Sampling(Watching):
+        def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+            yield 0, np.array(drawn, np.int64)
+
+    engine = Sampling(1)
+    backbone = new_backbone(SPEC, seed=0)
+    train(
+        backbone,
+        untrained(backbone),
+        [rows(CIRCLE)],
+        Recipe(),
+        rng=np.random.default_rng(0),
+        engine=lambda *_parts, **_how: engine,
+    )
+    assert engine.sizes == [len(drawn)]

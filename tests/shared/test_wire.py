@@ -154,9 +154,15 @@ def test_an_update_arrives_as_it_left() -> None:
     }
 
 
-@pytest.mark.parametrize("metrics", [{}, {"ndcg@10": 0.25, "hr@10": 1.0}, {"n": 3}])
+@pytest.mark.parametrize("metrics", [{}, {"ndcg@10": 0.25, "hr@10": 1.0}])
 def test_metrics_arrive_as_they_left(metrics: dict[str, float]) -> None:
     assert wire.read_metrics(wire.metrics_reply(metrics)) == metrics
+
+
+def test_a_metric_of_another_name_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ReplyError) as caught:
+        wire.read_metrics(wire.metrics_reply({"shopper 7 bought a ring": 1.0}))
+    assert "ring" not in str(caught.value)
 
 
 def test_a_body_is_as_large_as_its_tensors() -> None:

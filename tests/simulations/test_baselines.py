@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from shared.catalogue import Catalogue
-from shared.errors import DataError
 from shared.events import Histories, from_lists, question
 from shared.ranking import Scorer, rank
 from simulations.baselines import ItemKnn, Popularity, TfIdf, recency_weights
@@ -52,9 +51,9 @@ def test_items_with_equal_words_score_exactly_the_same() -> None:
     assert scores[0] == scores[1]
 
 
-def test_texts_without_a_word_are_an_error_with_a_next_step() -> None:
-    with pytest.raises(DataError, match="no item's text holds a word"):
-        TfIdf.fit(Catalogue(items=("a", "b"), texts=("x", "y")))
+def test_texts_without_a_word_score_nothing_and_stop_nothing() -> None:
+    scorer = TfIdf.fit(Catalogue(items=("a", "b"), texts=("x", "y")))
+    assert scorer.scores(histories([0], [1])).tolist() == [[0, 0], [0, 0]]
 
 
 def test_item_knn_norms_co_visits_by_both_items_counts() -> None:

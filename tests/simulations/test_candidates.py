@@ -60,8 +60,6 @@ def score(round_: int, ndcg: float, *, moved: bool = True, name: str = "a") -> R
         ([score(1, 0.3), score(2, 0.2)], "untrained"),
         ([score(1, 0.35)], "untrained"),  # as good is not better
         ([score(1, 0.4), score(2, 0.9, moved=False)], "round 1"),
-        ([score(1, 0.9, name="b")], "untrained"),  # another's metrics choose nothing here
-        ([RoundReport(1, validation={"a": {}})], "untrained"),  # not shared
     ],
 )
 def test_the_round_that_is_best_on_the_platforms_own_validation_is_kept(
@@ -73,6 +71,19 @@ def test_the_round_that_is_best_on_the_platforms_own_validation_is_kept(
     assert found.name == kept
     number = 0 if kept == "untrained" else int(kept.split()[1])
     assert all((tensor == number).all() for tensor in found.adapter.tensors.values())
+
+
+@pytest.mark.parametrize("told", [{}, {"a": {}}, {"b": {"ndcg@10": 2.0}}])
+def test_what_a_platform_does_not_share_it_validates_at_home(
+    told: dict[str, dict[str, float]], shop: Platform, tmp_path: Path
+) -> None:
+    registry = rounds(tmp_path, shop.untrained, RoundReport(1, validation=told))
+    read = [registry.load(number)[1] for number in registry.rounds()]
+    home = validated(shop, registry.load(1)[0].adapter)
+    beaten = Kept(shop.untrained, home - 1e-6, "untrained")
+    equal = Kept(shop.untrained, home, "untrained")
+    assert federated(shop, beaten, registry, read).validation == home
+    assert federated(shop, equal, registry, read) is equal
 
 
 def test_training_cannot_lose_against_the_state_to_beat(shop: Platform) -> None:

@@ -158,16 +158,16 @@ def test_the_record_holds_the_rounds_and_the_sizes(done: Comparison) -> None:
 
 def test_a_verdict_follows_sign_and_significance() -> None:
     worse, best = np.zeros(60), np.ones(60)
-    assert verdict(best, worse, seed=(0,))["verdict"] == "gain"
-    assert verdict(worse, best, seed=(0,))["verdict"] == "loss"
-    assert verdict(best, best, seed=(0,))["verdict"] == "no clear difference"
-    assert verdict(best, worse, seed=(0,))["difference"] == 1.0
+    assert verdict(best, worse, resamples=100, seed=(0,))["verdict"] == "gain"
+    assert verdict(worse, best, resamples=100, seed=(0,))["verdict"] == "loss"
+    assert verdict(best, best, resamples=100, seed=(0,))["verdict"] == "no clear difference"
+    assert verdict(best, worse, resamples=100, seed=(0,))["difference"] == 1.0
 
 
 def test_gain_by_length_counts_each_shopper_once_and_hides_the_few() -> None:
     lengths = np.array([2] * 30 + [6] * 19 + [40] * 25)
     ours, theirs = np.where(lengths == 40, 1.0, 0.25), np.full(len(lengths), 0.25)
-    found = by_length(ours, theirs, lengths, seed=(0,))
+    found = by_length(ours, theirs, lengths, resamples=100, seed=(0,))
     assert [(it["length"], it["n"], it["difference"]) for it in found] == [
         ("1-4", 30, 0.0),
         ("17+", 25, 0.75),

@@ -63,7 +63,7 @@ def test_compare_ends_with_a_table_and_says_where_the_report_is(
     assert code == 0
     assert "Three small shops: NDCG@10" in out
     assert all(scorer in out for scorer in SCORERS)
-    assert out.splitlines()[-1].endswith(f" Report: {tmp_path / 'out' / 'report.html'}")
+    assert f" Report: {tmp_path / 'out' / 'report.html'}" in out
     assert (tmp_path / "out" / "report.html").is_file()
 
 
@@ -141,7 +141,7 @@ def test_a_quorum_that_cannot_be_met_is_told_and_records_nothing(
     path.write_text(path.read_text().replace("rounds = 2", "rounds = 2\nquorum = 4"))
     code, out, err = typed(main, "compare", *words, "--json")
     assert (code, out) == (2, "")
-    assert err.startswith("error: 3 of 3 can take part, quorum is 4; ")
+    assert "quorum 4 cannot be met by 3 platforms" in err
     assert Registry(tmp_path / "out").rounds() == []
 
 
@@ -171,3 +171,12 @@ def test_overhead_for_people_says_how_to_get_what_is_missing(typed: Typed) -> No
     first, second = out.splitlines()
     assert first.split()[0] == "in_process_s_per_round"
     assert second.split()[0] == "ray_s_per_round"
+
+
+def test_there_must_be_rounds_to_resume(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, err = typed(main, "compare", *words, "--resume", "--json")
+    assert (code, out) == (2, "")
+    assert "holds no rounds to resume; leave --resume out" in err
+    assert not (tmp_path / "out").exists()
