@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ log = logging.getLogger("atoll.harness")
 
 RUN_ID = 1
 SERVER = 0  # node id
+RAY_START = 60.0  # seconds that Ray has to register its nodes
 RAISED = 2  # Flower's error code for an exception in a ClientApp
 
 Config = dict[str, bool | float | int | str]
@@ -235,6 +237,10 @@ def run_on_ray(
 
     @near.main()
     def main(grid: Grid, context: Context) -> None:
+        # Ray starts the ServerApp beside its nodes, which may not all be registered yet.
+        patience = time.monotonic() + RAY_START
+        while len(list(grid.get_node_ids())) < len(configs) and time.monotonic() < patience:
+            time.sleep(0.05)
         context.run_config = run_config
         server_app(grid, context)
 
