@@ -251,3 +251,12 @@ def test_the_architecture_lists_the_tree_as_it_is() -> None:
     assert listed == sorted(listed)
     assert files - set(listed) == set(), "give each a line in docs/architecture.md"
     assert set(listed) - files == set(), "docs/architecture.md names files that are gone"
+
+
+def test_no_document_is_left_with_a_place_to_fill() -> None:
+    left = {
+        str(path): found
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        if (found := re.findall(r"^[A-Z]{4,}$|TODO|TBD", path.read_text(), re.M))
+    }
+    assert left == {}
