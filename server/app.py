@@ -6,6 +6,7 @@ The same object is deployed on Flower's SuperLink and driven by the harness.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
@@ -19,6 +20,9 @@ from shared.backbone import load_backbone, read_slots
 from shared.errors import ReplyError, RoundError
 from shared.tasks import next_item
 
+# What a resumed run may set anew. With more rounds, those to come follow the longer schedule.
+MAY_CHANGE = ("rounds", "quorum", "patience", "timeout")
+
 app = ServerApp()
 
 
@@ -28,7 +32,11 @@ def main(grid: Grid, context: Context) -> None:
     run = run_from(context.run_config)
     rule = algorithm(run.federation.algorithm, run.federation.server_learning_rate)
     registry = Registry(run.folder)
-    federate(GridNodes(grid), first_state(run, rule, registry), run.federation, rule, registry)
+    state = first_state(run, rule, registry)
+    registry.settle(
+        {name: value for name, value in asdict(run.federation).items() if name not in MAY_CHANGE}
+    )
+    federate(GridNodes(grid), state, run.federation, rule, registry)
 
 
 def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:

@@ -3,6 +3,7 @@
     FOLDER/rounds/0007/adapter.safetensors     what platforms will be sent next
                        moments.safetensors     the server optimizer's memory
                        round.json              who replied, was refused, missing; bytes, seconds
+    FOLDER/settings.json                       what those rounds depend on
 
 A round's folder is written under another name and renamed, so it exists only if it is complete.
 """
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from server.aggregate import ServerState
 from shared.adapter import load_adapter, save_adapter
 from shared.errors import AdapterError, RoundError
-from shared.files import made_folder, unwritable
+from shared.files import made_folder, replacing, unwritable
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "rounds"
+        self.settings = folder / "settings.json"
 
     def rounds(self) -> list[int]:
         """Rounds on disk, in order."""
@@ -108,9 +111,30 @@ class Registry:
         moments = {name: np.asarray(value, np.float32) for name, value in moments.items()}
         return ServerState(adapter, moments), report
 
+    def settle(self, settings: Mapping[str, object]) -> None:
+        """Write down what the rounds depend on, or compare it with what an earlier start wrote.
+
+        Raises:
+            RoundError: a setting differs, so that two federations would be mixed.
+        """
+        path = self.settings
+        if not path.is_file():
+            made_folder(path.parent)
+            with replacing(path) as part:
+                part.write_text(json.dumps(settings, indent=1, sort_keys=True))
+            return
+        for name, before in json.loads(path.read_text()).items():
+            if settings.get(name) != before:
+                raise RoundError(
+                    f"the rounds recorded have {name} = {before}, not {settings.get(name)}",
+                    where=path,
+                    todo="set it to what it was, or use another folder",
+                )
+
     def clear(self) -> None:
         """Forget every round."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.settings.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

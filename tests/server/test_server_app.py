@@ -88,6 +88,14 @@ def test_rounds_of_another_algorithm_are_not_gone_on_from(
         run_federation(trio, tmp_path, rounds=2, algorithm="fedadam", resume=True)
 
 
+def test_two_federations_are_not_mixed_by_resuming(
+    run_federation: Run, trio: dict[str, Path], tmp_path: Path
+) -> None:
+    run_federation(trio, tmp_path, rounds=1, seed=0)
+    with pytest.raises(RoundError, match="rounds recorded have seed = 0, not 7"):
+        run_federation(trio, tmp_path, rounds=2, seed=7, resume=True)
+
+
 @pytest.mark.parametrize("file", ["adapter.safetensors", "moments.safetensors", "round.json"])
 def test_a_damaged_last_round_says_how_to_go_on_and_then_one_can(
     file: str, run_federation: Run, trio: dict[str, Path], tmp_path: Path

@@ -87,6 +87,7 @@ def test_a_comparison_leaves_rounds_report_table_metrics_platforms_and_adapters(
         "platforms",
         "report.html",
         "rounds",
+        "settings.json",
         "table.md",
     ]
     written = json.loads((out / "metrics.json").read_text())
