@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from clients.platform import Platform
 from shared.adapter import Adapter
-from shared.backbone import fill_slots
 from shared.errors import DataError
 from shared.events import Histories, from_lists
-from shared.tasks.next_item import NextItemScorer
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ def recommend(
         )
     places = np.array([catalogue.position[item] for item in history], np.int32)
     contexts: Histories = from_lists([places], ("",))
-    fill_slots(platform.backbone, adapter)
-    scorer = NextItemScorer(platform.backbone.eval(), platform.table)
-    scores = scorer.scores(contexts)[0]  # [N]
+    scores = platform.scorer(adapter).scores(contexts)[0]  # [N]
     scores[places] = -np.inf
     best = np.argsort(-scores, kind="stable")[: min(count, len(catalogue) - len(set(history)))]
     recent = places[-platform.backbone.spec.window :]
