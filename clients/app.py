@@ -1,17 +1,19 @@
 """The ClientApp: what a platform answers. Rows are read here and go no further.
 
     query.hello  → who we are (public)
-    train        → an Update of the Adapter that came
+    train        → a BoundedUpdate of the Adapter that came, paid for from the budget
     evaluate     → validation metrics of it, if this platform shares them
 
-The platform's own file is named by `platform` in Flower's node configuration; nothing the server
-sends can name another. The same object is deployed on a SuperNode and driven by the harness.
+Every reply goes through `gate`, and only what `clients.egress` builds comes out of it. The
+platform's own file is named by `platform` in Flower's node configuration; nothing the server sends
+can name another. The same object is deployed on a SuperNode and driven by the harness.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,33 +22,57 @@ import numpy as np
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from clients import egress
 from clients.platform import Platform, open_platform
-from shared import metrics, wire
+from clients.proof import prove
+from clients.randomness import Randomness, secure, simulated
+from clients.train import update, validation
+from shared import wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
+from shared.records import SAME_VERSION
 from shared.tables.config import load_platform
 from shared.tasks import next_item
-from shared.training import Recipe, Stretch, train
-from shared.update import Update
-from shared.wire import SAME_VERSION
+from shared.training import Recipe, Stretch
 
 log = logging.getLogger("atoll.client")
-FAILED = 2  # Flower's error code for an exception in a ClientApp
+SIMULATED = "simulated-noise"  # key of the node configuration; a harness sets it to a seed
 
 
-def coarse(
+def gate(
     message: Message, context: Context, answer: Callable[[Message, Context], Message]
 ) -> Message:
-    """A failure leaves as a code alone; Flower would send the exception's words, paths and all."""
+    """Let out what `clients.egress` builds; of a failure a number, at a time that tells little."""
+    began, policy = time.monotonic(), None
+    kind = message.metadata.message_type
     try:
-        return answer(message, context)
+        # A platform that cannot be opened has no policy to read, and answers with a number at once.
+        platform = resident(context)
+        policy = platform.config.policy
+        reply = answer(message, context)
+        # A new Message: nothing that an answer hung on its own leaves with this one.
+        body = egress.passed(
+            kind,
+            reply.content,
+            platform.config,
+            randomness(context).noise,
+            backbone=platform.digest,
+            adapter=wire.read_request(message.content)[0] if kind == wire.TRAIN else None,
+        )
+        reply = Message(body, reply_to=message)
     except Exception as fault:
-        ours = isinstance(fault, AtollError)
-        log.warning("%s: %s", context.node_config.get("platform"), fault, exc_info=not ours)
-        return Message(Error(FAILED, "the platform could not answer"), reply_to=message)
+        named = context.node_config.get("platform")
+        log.warning("%s: %s", named, fault, exc_info=not isinstance(fault, AtollError))
+        if policy is not None:
+            egress.note(policy, kind, fault)
+        code = egress.refusal(fault)
+        reply = Message(Error(int(code), wire.REFUSALS[code]), reply_to=message)
+    if policy is not None:
+        time.sleep(egress.wait(time.monotonic() - began, policy.answer_seconds))
+    return reply
 
 
-app = ClientApp(mods=[coarse])
+app = ClientApp(mods=[gate])
 
 # A process serves few platforms and many messages; rows and item vectors are read once, and again
 # when the platform's file is written anew.
@@ -76,16 +102,17 @@ def fit(message: Message, context: Context) -> Message:
     if asked is None:
         raise ReplyError("asked to train without saying how", todo="run the same version")
     recipe, stretch = how(asked)
-    after = train(
-        platform.backbone,
+    bounded, receipt = update(
+        platform,
         start,
-        [platform.training],
-        recipe,
-        rng=shuffle(asked.seed, asked.round, platform.config.name),
+        asked,
+        wire.read_standing(message.content),
+        recipe=recipe,
         stretch=stretch,
+        rng=shuffle(asked.seed, asked.round, platform.config.name),
+        randomness=randomness(context, wire.TRAIN, platform.config.name, start.digest),
     )
-    update = Update(after.minus(start), base=start.digest, weight=platform.config.weight)
-    return Message(wire.update_reply(update), reply_to=message)
+    return Message(wire.update_reply(bounded, receipt), reply_to=message)
 
 
 @app.evaluate()
@@ -94,14 +121,13 @@ def evaluate(message: Message, context: Context) -> Message:
     platform = resident(context)
     adapter, _asked = wire.read_request(message.content)
     check_fit(adapter, platform)
-    shared: dict[str, float] = {}
-    if platform.config.share_metrics:
-        ranks = platform.rank(adapter, "validation").ranks
-        shared = {
-            wire.NDCG: float(metrics.ndcg(ranks).mean()),
-            wire.HIT_RATE: float(metrics.hit_rate(ranks).mean()),
-        }
-    return Message(wire.metrics_reply(shared), reply_to=message)
+    told = validation(
+        platform,
+        adapter,
+        wire.read_standing(message.content),
+        randomness=randomness(context, wire.EVALUATE, platform.config.name, adapter.digest),
+    )
+    return Message(wire.metrics_reply(told), reply_to=message)
 
 
 def resident(context: Context) -> Platform:
@@ -118,11 +144,21 @@ def resident(context: Context) -> Platform:
         )
     path = Path(named).resolve()
     with _opening:
-        config = load_platform(path)
-        written = path.stat().st_mtime_ns
+        written = path.stat().st_mtime_ns if path.is_file() else 0
         if path not in _open or _open[path][0] != written:
-            _open[path] = (written, open_platform(config))
+            platform = open_platform(load_platform(path))
+            if platform.config.policy is not None and platform.config.policy.plan is not None:
+                prove(platform.backbone, platform.table)
+            _open[path] = (written, platform)
         return _open[path][1]
+
+
+def randomness(context: Context, *purpose: str) -> Randomness:
+    """A new key from the operating system, unless the node's own configuration says to simulate."""
+    seed = context.node_config.get(SIMULATED)
+    if seed is None:
+        return secure()
+    return simulated(int(seed), *purpose)
 
 
 def check_fit(adapter: Adapter, platform: Platform) -> None:

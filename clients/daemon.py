@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from clients import egress, report
+from clients.ledger import Balance, balance, entries
 from clients.platform import open_platform
 from clients.recommend import Slate, history_of, recommend
 from shared import terminal
 from shared.adapter import load_adapter
-from shared.errors import ConfigError
-from shared.tables.config import load_platform
+from shared.config import read_toml
+from shared.errors import ConfigError, PlanError
+from shared.tables.config import PlatformConfig, load_platform
+from shared.tables.policy import Policy
 from shared.tables.table import read_platform
 from shared.tasks import next_item
 
 cli = typer.Typer(
     name="atoll-client",
-    help="A platform's side: read its rows, recommend with an adapter. Rows never leave it.",
+    help="A platform's side: its rows, its budget, its recommendations. Rows never leave it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +41,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 
 @cli.callback()
 def _client() -> None:
-    """A platform's side: read its rows, recommend with an adapter. Rows never leave it."""
+    """A platform's side: its rows, its budget, its recommendations. Rows never leave it."""
 
 
 @cli.command(epilog="Example: atoll-client check -p runs/demo/platforms/kiosk.toml")
@@ -92,6 +97,128 @@ def recommend_command(
         terminal.console.print_json(json.dumps([asdict(line) for line in slate.lines]))
         return
     terminal.console.print(slate_table(slate, opened.config.name))
+
+
+@cli.command(epilog="Example: atoll-client budget -p boutique.toml --json")
+def budget(platform: PlatformFile, as_json: AsJson = False) -> None:
+    """What of the privacy budget is spent, reserved and left, and how many rounds still fit."""
+    config = load_platform(platform)
+    policy = policy_of(config, platform)
+    if policy.plan is None:
+        raise PlanError(
+            "is unprotected, so it has no budget",
+            where=platform,
+            todo="write a Plan under [privacy] in its place",
+        )
+    found = balance(policy)
+    if as_json:
+        terminal.console.print_json(json.dumps({"platform": config.name, **asdict(found)}))
+        return
+    for line in budget_lines(found):
+        terminal.console.print(line, highlight=False, soft_wrap=True)
+
+
+def budget_lines(found: Balance) -> list[str]:
+    """A Balance for people."""
+    return [
+        f"data set {found.dataset}, one record a {found.unit}, delta {found.delta:.3g}",
+        f"epsilon {found.epsilon:g}: {found.spent:.4f} spent in {found.releases} releases,"
+        f" {found.reserved:.4f} reserved, {found.left:.4f} left",
+        f"{found.rounds_left} more rounds of the current Plan fit",
+    ]
+
+
+@cli.command(
+    "report", epilog="Example: atoll-client report -p boutique.toml --audit runs/audit/audit.json"
+)
+def report_command(
+    platform: Annotated[
+        Path | None,
+        typer.Option("--platform", "-p", help="The platform's TOML file.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("privacy"),
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="What atoll-sim audit --json printed.", show_default=False),
+    ] = None,
+    statement: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of what only people can state.", show_default=False),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(help="Check the signature of a report instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the privacy report for a data-protection officer, signed; or verify one."""
+    if (platform is None) == (verify is None):
+        raise ConfigError("need either --platform or --verify", todo="give exactly one of them")
+    if verify is not None:
+        document = report.verify(verify)
+        terminal.console.print(
+            f"signature holds: facts {document['digest']}, key {document['fingerprint']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    assert platform is not None
+    config = load_platform(platform)
+    policy = policy_of(config, platform)
+    told = report.facts(
+        config,
+        entries=entries(policy) if policy.plan else [],
+        balance=balance(policy) if policy.plan else None,
+        audit=read_audit(audit) if audit else None,
+        refused=[" ".join(note.values()) for note in egress.notes(policy)],
+        statement=read_toml(statement, report.Statement).model_dump() if statement else None,
+        now=datetime.now(UTC),
+    )
+    written = report.write(config, out, told=told)
+    for path in (written, written.with_suffix(".html")):
+        terminal.console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def read_audit(path: Path) -> dict[str, Any]:
+    """What `atoll-sim audit` wrote: the checks of every ε, and the bound of the largest.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        audits = json.loads(path.read_text(encoding="utf-8"))["audits"]
+        last = max(audits, key=lambda it: it["claim"]["epsilon"])
+        checks = [
+            {
+                "name": f"epsilon {it['claim']['epsilon']:g}, {check['name']}",
+                "passed": check["passed"],
+                "told": check["told"],
+            }
+            for it in audits
+            for check in it["checks"]
+        ]
+        return {
+            **{name: last[name] for name in ("claim", "lower_bound", "limits")},
+            "checks": checks,
+        }
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ConfigError(
+            f"is no audit ({type(fault).__name__})",
+            where=path,
+            todo="give the audit.json that atoll-sim audit wrote",
+        ) from fault
+
+
+def policy_of(config: PlatformConfig, path: Path) -> Policy:
+    """What may leave the platform.
+
+    Raises:
+        PlanError: its file does not say.
+    """
+    if config.policy is None:
+        raise PlanError(
+            "has no [privacy] section, so it trains for nobody", where=path, todo="write one"
+        )
+    return config.policy
 
 
 def slate_table(slate: Slate, name: str) -> Table:

@@ -18,6 +18,7 @@ from server.rounds import federate
 from shared import wire
 from shared.backbone import load_backbone, read_slots
 from shared.errors import ReplyError, RoundError
+from shared.records import Content
 from shared.tasks import next_item
 
 # What a resumed run may set anew. With more rounds, those to come follow the longer schedule.
@@ -83,8 +84,8 @@ class GridNodes:
         return list(self.grid.get_node_ids())
 
     def ask(
-        self, kind: str, content: wire.Content, nodes: Sequence[int], *, round_: int, timeout: float
-    ) -> Iterator[tuple[int, wire.Content | ReplyError]]:
+        self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
+    ) -> Iterator[tuple[int, Content | ReplyError]]:
         """Send one content to several nodes; what did not come in time is left out."""
         messages = [
             Message(content, node, kind, ttl=timeout, group_id=str(round_)) for node in nodes
@@ -93,7 +94,6 @@ class GridNodes:
             node = reply.metadata.src_node_id
             if reply.has_error():
                 # A platform's error text could hold anything; only its code is repeated.
-                told = f"answered with error code {reply.error.code}"
-                yield node, ReplyError(told, todo="look at the platform's log")
+                yield node, wire.refused(reply.error.code)
             else:
                 yield node, reply.content

@@ -33,6 +33,10 @@ class FederationSection(Section):
     learning_rate: float = Field(0.003, gt=0, le=1)  # of the platform's Adam
     schedule: Schedule = "cosine"
     seed: int = Field(0, ge=0, lt=2**31)
+    # What is asked of platforms with a Plan; 0 leaves it to the Plan, and only less is granted.
+    clip: float = Field(0.0, ge=0)  # of a History's gradient
+    noise_multiplier: float = Field(0.0, ge=0)
+    steps: int = Field(0, ge=0)  # of a round
 
 
 class RunSection(FederationSection):
@@ -59,6 +63,9 @@ class Federation:
     learning_rate: float
     schedule: Schedule
     seed: int
+    clip: float
+    noise_multiplier: float
+    steps: int
 
 
 @dataclass(frozen=True)

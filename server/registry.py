@@ -4,6 +4,7 @@
                        moments.safetensors     the server optimizer's memory
                        round.json              who replied, was refused, missing; bytes, seconds
     FOLDER/settings.json                       what those rounds depend on
+    FOLDER/standing.json                       the run's name, and the platforms' last receipts
 
 A round's folder is written under another name and renamed, so it exists only if it is complete.
 """
@@ -26,6 +27,8 @@ from server.aggregate import ServerState
 from shared.adapter import load_adapter, save_adapter
 from shared.errors import AdapterError, RoundError
 from shared.files import made_folder, replacing, unwritable
+from shared.update import Receipt
+from shared.wire import Standing
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RoundReport:
         missing: names of those that did not answer in time.
         validation: by name, the metrics of those that share them.
         moved: whether the quorum was met, so that the Adapter moved.
+        noise: by name, how each Update was protected: none, simulated or secure.
     """
 
     round: int
@@ -53,6 +57,7 @@ class RoundReport:
     missing: tuple[str, ...] = ()
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
     moved: bool = True
+    noise: dict[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -61,6 +66,7 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "rounds"
         self.settings = folder / "settings.json"
+        self.place = folder / "standing.json"
 
     def rounds(self) -> list[int]:
         """Rounds on disk, in order."""
@@ -131,10 +137,40 @@ class Registry:
                     todo="set it to what it was, or use another folder",
                 )
 
+    def standing(self) -> Standing:
+        """The run's name, made up at its first start, and what is known of Ledgers.
+
+        Raises:
+            RoundError: the file is damaged.
+        """
+        if not self.place.is_file():
+            made_folder(self.place.parent)
+            self.remember(Standing(uuid.uuid4().hex))
+        try:
+            told = json.loads(self.place.read_text())
+            receipts = {
+                str(name): Receipt(int(count), str(head))
+                for name, (count, head) in told["receipts"].items()
+            }
+            return Standing(str(told["run"]), receipts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise RoundError(
+                f"cannot be read ({type(fault).__name__})",
+                where=self.place,
+                todo="restore it from a backup, or use another folder",
+            ) from fault
+
+    def remember(self, standing: Standing) -> None:
+        """Write down a Standing, durably."""
+        receipts = {name: [it.count, it.head] for name, it in standing.receipts.items()}
+        with replacing(self.place) as part:
+            part.write_text(json.dumps({"run": standing.run, "receipts": receipts}, indent=1))
+
     def clear(self) -> None:
         """Forget every round."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.settings.unlink(missing_ok=True)
+        self.place.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -21,9 +21,10 @@ from server.aggregate import Algorithm, ServerState, average
 from server.cohort import admit, choose, cohort_size
 from server.config import Federation
 from server.registry import Registry, RoundReport
-from shared import wire
+from shared import records, wire
 from shared.errors import ReplyError, RoundError
-from shared.update import Update, check_update
+from shared.records import Content
+from shared.update import BoundedUpdate, Receipt, check_update
 
 log = logging.getLogger("atoll.server")
 Members = Mapping[int, wire.Member]
@@ -38,8 +39,8 @@ class Nodes(Protocol):
         ...
 
     def ask(
-        self, kind: str, content: wire.Content, nodes: Sequence[int], *, round_: int, timeout: float
-    ) -> Iterable[tuple[int, wire.Content | ReplyError]]:
+        self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
+    ) -> Iterable[tuple[int, Content | ReplyError]]:
         """Send one content to several nodes; yields what came back in time, by node."""
         ...
 
@@ -57,29 +58,34 @@ def federate(
         RoundError: no platform can take part, or `patience` rounds in a row missed the quorum.
     """
     members = meet(nodes, state, federation)
+    standing = registry.standing()
     if not registry.rounds():
-        scores = evaluate(nodes, state, members, federation)
+        scores = evaluate(nodes, state, members, federation, standing)
         registry.record(state, RoundReport(0, validation=scores.read))
     without_quorum = 0
     for round_ in range(registry.rounds()[-1] + 1, federation.rounds + 1):
         began = time.monotonic()
         cohort = choose(members, federation.fraction, seed=federation.seed, round_=round_)
-        trained = train(nodes, state, {node: members[node] for node in cohort}, federation, round_)
-        moved = len(trained.read) >= federation.quorum
+        asked = {node: members[node] for node in cohort}
+        trained = train(nodes, state, asked, federation, round_, standing)
+        standing = trusted(standing, trained.read)
+        registry.remember(standing)
+        updates = {name: trained.read[name].update for name in sorted(trained.read)}
+        moved = len(updates) >= federation.quorum
         if moved:
-            updates = [trained.read[name] for name in sorted(trained.read)]
-            state = algorithm.step(state, average(updates), round_)
-        scores = evaluate(nodes, state, members, federation)
+            state = algorithm.step(state, average(list(updates.values())), round_)
+        scores = evaluate(nodes, state, members, federation, standing)
         report = RoundReport(
             round=round_,
             seconds=time.monotonic() - began,
             bytes_down=trained.bytes_down + scores.bytes_down,
             bytes_up=trained.bytes_up,
-            replied=tuple(sorted(trained.read)),
+            replied=tuple(updates),
             refused={**scores.refused, **trained.refused},
             missing=trained.missing,
             validation=scores.read,
             moved=moved,
+            noise={name: update.noise for name, update in updates.items()},
         )
         registry.record(state, report)
         tell(report, federation)
@@ -123,9 +129,22 @@ def meet(nodes: Nodes, state: ServerState, federation: Federation) -> Members:
     return members
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A platform's answer to train."""
+
+    update: BoundedUpdate
+    receipt: Receipt | None
+
+
 def train(
-    nodes: Nodes, state: ServerState, cohort: Members, federation: Federation, round_: int
-) -> Answers[Update]:
+    nodes: Nodes,
+    state: ServerState,
+    cohort: Members,
+    federation: Federation,
+    round_: int,
+    standing: wire.Standing,
+) -> Answers[Trained]:
     """Updates of this round by platform; whatever is not one is refused."""
     training = wire.Training(
         round=round_,
@@ -135,9 +154,12 @@ def train(
         learning_rate=federation.learning_rate,
         schedule=federation.schedule,
         seed=federation.seed,
+        clip=federation.clip,
+        noise_multiplier=federation.noise_multiplier,
+        steps=federation.steps,
     )
 
-    def read(content: wire.Content, member: wire.Member) -> Update:
+    def read(content: Content, member: wire.Member) -> Trained:
         update = wire.read_update(content)
         check_update(update, state.adapter)
         if update.weight != member.weight:
@@ -145,17 +167,30 @@ def train(
                 f"weight {update.weight:g} is not the {member.weight:g} it came with",
                 todo="restart the run to change a weight",
             )
-        return update
+        return Trained(update, wire.read_receipt(content))
 
-    content = wire.request(state.adapter, training)
+    content = wire.request(state.adapter, training, standing=standing)
     return ask(nodes, wire.TRAIN, content, cohort, read=read, federation=federation, round_=round_)
 
 
+def trusted(standing: wire.Standing, answers: Mapping[str, Trained]) -> wire.Standing:
+    """The Standing with the Ledgers' new receipts: a Ledger set back is then refused at home."""
+    known = dict(standing.receipts)
+    for name, answer in answers.items():
+        if answer.receipt is not None:
+            known[name] = answer.receipt
+    return wire.Standing(standing.run, known)
+
+
 def evaluate(
-    nodes: Nodes, state: ServerState, members: Members, federation: Federation
+    nodes: Nodes,
+    state: ServerState,
+    members: Members,
+    federation: Federation,
+    standing: wire.Standing,
 ) -> Answers[dict[str, float]]:
     """Validation metrics by platform, of those that share them."""
-    content = wire.request(state.adapter)
+    content = wire.request(state.adapter, standing=standing)
     return ask(
         nodes,
         wire.EVALUATE,
@@ -181,10 +216,10 @@ class Answers(Generic[Read]):
 def ask(
     nodes: Nodes,
     kind: str,
-    content: wire.Content,
+    content: Content,
     members: Members,
     *,
-    read: Callable[[wire.Content, wire.Member], Read],
+    read: Callable[[Content, wire.Member], Read],
     federation: Federation,
     round_: int,
 ) -> Answers[Read]:
@@ -200,14 +235,14 @@ def ask(
             continue
         try:
             body = _content(reply)
-            bytes_up += wire.size(body)
+            bytes_up += records.size(body)
             answers[name] = read(body, members[node])
         except ReplyError as fault:
             refused[name] = str(fault)
             log.warning("%s: %s", name, fault)
     heard = answers.keys() | refused.keys()
     missing = tuple(sorted({member.platform for member in members.values()} - heard))
-    return Answers(answers, refused, missing, wire.size(content) * len(order), bytes_up)
+    return Answers(answers, refused, missing, records.size(content) * len(order), bytes_up)
 
 
 def tell(report: RoundReport, federation: Federation) -> None:
@@ -224,7 +259,7 @@ def tell(report: RoundReport, federation: Federation) -> None:
     )
 
 
-def _content(reply: wire.Content | ReplyError) -> wire.Content:
+def _content(reply: Content | ReplyError) -> Content:
     if isinstance(reply, ReplyError):
         raise reply
     return reply

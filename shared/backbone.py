@@ -130,6 +130,7 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.mixed = True  # bfloat16 for matrix products, where there is a GPU
         self.read = nn.Linear(spec.text_width, spec.width)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
         self.norm = nn.LayerNorm(spec.width)
@@ -157,7 +158,7 @@ class Backbone(nn.Module):
         The query at position t sees items 0..t. Its product with an item's vector is the score.
         """
         # The prior stays in full precision: it is never trained, and ranks alone at the start.
-        with autocast(vectors.device):
+        with autocast(vectors.device, mixed=self.mixed):
             correction = self.correction(vectors)
         return self.spec.prior_scale * self.prior(vectors) + correction.float()
 

@@ -5,6 +5,9 @@
     ├── DataError        a table, a row, a History or a Catalogue
     ├── BackboneError    a text encoder or a backbone file
     ├── AdapterError     an adapter file or its tensors
+    ├── PlanError        a Plan that cannot hold its promise, or a request to loosen one
+    ├── LedgerError      a ledger that is damaged, old, in use or cannot be written
+    │   └── BudgetError  what is asked would spend more than is left
     ├── ReplyError       what a platform answered the server
     └── RoundError       a federation that cannot go on
 
@@ -21,8 +24,11 @@ __all__ = [
     "AdapterError",
     "AtollError",
     "BackboneError",
+    "BudgetError",
     "ConfigError",
     "DataError",
+    "LedgerError",
+    "PlanError",
     "ReplyError",
     "RoundError",
 ]
@@ -63,6 +69,18 @@ class BackboneError(AtollError):
 
 class AdapterError(AtollError):
     """An adapter is damaged, or belongs to another backbone, task or shape."""
+
+
+class PlanError(AtollError):
+    """A Plan cannot hold its promise, or somebody asks for a looser one."""
+
+
+class LedgerError(AtollError):
+    """A ledger is damaged, older than what is known of it, in use, or cannot be written."""
+
+
+class BudgetError(LedgerError):
+    """What is asked would spend more than is left of the budget."""
 
 
 class ReplyError(AtollError):

@@ -15,7 +15,7 @@ from shared.errors import ConfigError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that takes `path`'s place only if the body succeeds.
+    """A path to write to that durably takes `path`'s place, only if the body succeeds.
 
     Raises:
         ConfigError: the disk is full, or the folder is missing or may not be written to.
@@ -23,11 +23,22 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield part
+        # On the disk before it has the name, and the name before anybody is told.
+        _sync(part)
         os.replace(part, path)
+        _sync(path.parent)
     except (OSError, SafetensorError) as fault:
         raise unwritable(path, fault) from fault
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def made_folder(path: Path) -> Path:

@@ -1,17 +1,19 @@
 """Train on Histories: (Adapter, rows) → Adapter, or a whole backbone on public rows.
 
-    for each batch of Histories the engine draws:
+    for each batch of Histories the engine draws, in pieces that fit into memory:
         losses [B]  one number a History, from its own rows and the public Catalogue
-        engine.step(losses)
+        engine.take(losses)
+    engine.step()
 
 An Engine says how Histories are drawn and how their losses become a step. `PlainEngine` shuffles
-and averages; one built from a Plan samples, clips and adds noise. The loop is the same.
+and averages; one built from a Plan (clients/private.py) samples, clips and adds noise. The loop is
+the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -59,6 +61,19 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """What makes training faster or smaller; nothing here bears on privacy.
+
+    Attributes:
+        microbatch: Histories at once in memory under a Plan; a batch is cut into such pieces.
+        mixed: bfloat16 for matrix products on a GPU.
+    """
+
+    microbatch: int = 64
+    mixed: bool = False
+
+
+@dataclass(frozen=True)
 class Rows:
     """What one platform trains on.
 
@@ -86,6 +101,9 @@ class Stretch:
 WHOLE = Stretch()
 
 
+Piece = tuple[int, NDArray[np.int64]]  # which of the Rows, and positions of Histories there
+
+
 class Engine(Protocol):
     """How Histories are drawn and how their losses become a step.
 
@@ -95,12 +113,20 @@ class Engine(Protocol):
 
     steps: int
 
-    def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Which of the Rows, and positions of the Histories of one step: one epoch's worth."""
+    def batches(self) -> Iterator[Iterable[Piece]]:
+        """The pieces of each step's batch: one epoch's worth."""
         ...
 
-    def step(self, losses: Tensor, *, rate: float) -> None:
-        """Move the parameters by the losses [B] of one batch."""
+    def take(self, losses: Tensor) -> None:
+        """Gather the gradients of the losses [B] of one piece."""
+        ...
+
+    def step(self, *, rate: float) -> None:
+        """Move the parameters by what was gathered."""
+        ...
+
+    def close(self) -> None:
+        """Leave the backbone as it was found, its adapter slots aside."""
         ...
 
 
@@ -115,7 +141,13 @@ class PlainEngine:
         *,
         rng: np.random.Generator,
     ) -> None:
-        """Steps move whatever of the backbone requires a gradient."""
+        """Steps move whatever of the backbone requires a gradient.
+
+        Raises:
+            DataError: there is no History to train on.
+        """
+        if not any(len(part.histories) for part in rows):
+            raise DataError("no History to train on", todo="lower min_length or bring more rows")
         self.rows = rows
         self.recipe = recipe
         self.rng = rng
@@ -123,26 +155,38 @@ class PlainEngine:
         self.steps = sum(math.ceil(len(part.histories) / recipe.batch) for part in rows)
         self.optimizer = torch.optim.Adam(self.moved, lr=recipe.learning_rate)
 
-    def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def batches(self) -> Iterator[Iterable[Piece]]:
         """Every History once; a batch holds Histories of one of the Rows, for one table."""
         size = self.recipe.batch
-        drawn: list[tuple[int, NDArray[np.int64]]] = []
+        drawn: list[Piece] = []
         for which, rows in enumerate(self.rows):
             order = self.rng.permutation(len(rows.histories))
             drawn += [(which, order[at : at + size]) for at in range(0, len(order), size)]
         for place in self.rng.permutation(len(drawn)):
-            yield drawn[place]
+            yield [drawn[place]]
 
-    def step(self, losses: Tensor, *, rate: float) -> None:
-        """One Adam step on the mean loss."""
+    def take(self, losses: Tensor) -> None:
+        """The gradient of the mean loss.
+
+        Raises:
+            DataError: a loss is not finite.
+        """
+        if not bool(torch.isfinite(losses).all()):
+            raise DataError("the loss of a batch is not finite", todo="lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
         # Divided by the nominal batch: the last batch of an epoch is short, and a History must not
         # weigh more for standing in it.
         (losses.sum() / self.recipe.batch).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, *, rate: float) -> None:
+        """One step of Adam."""
         torch.nn.utils.clip_grad_norm_(self.moved, self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+
+    def close(self) -> None:
+        """Nothing was changed."""
 
 
 def train(
@@ -176,14 +220,17 @@ def train(
     adapter = start
     fill_slots(backbone, start)
     steps = engine(backbone, rows, recipe, rng=rng)
-    for epoch in epochs(backbone, rows, recipe, steps, stretch=stretch, progress=progress):
-        adapter = read_slots(
-            backbone, digest=start.backbone, task=start.task, version=start.version
-        )
-        if not all(np.isfinite(tensor).all() for tensor in adapter.tensors.values()):
-            raise DataError(f"epoch {epoch} left values not finite", todo="lower learning_rate")
-        if after_epoch is not None:
-            after_epoch(epoch, adapter)
+    try:
+        for epoch in epochs(backbone, rows, recipe, steps, stretch=stretch, progress=progress):
+            adapter = read_slots(
+                backbone, digest=start.backbone, task=start.task, version=start.version
+            )
+            if not all(np.isfinite(tensor).all() for tensor in adapter.tensors.values()):
+                raise DataError(f"epoch {epoch} left values not finite", todo="lower learning_rate")
+            if after_epoch is not None:
+                after_epoch(epoch, adapter)
+    finally:
+        steps.close()
     return adapter
 
 
@@ -196,25 +243,15 @@ def epochs(
     stretch: Stretch = WHOLE,
     progress: Progress = silent,
 ) -> Iterator[int]:
-    """Run the epochs of a recipe; yields the number of each, from 1, when it is done.
-
-    Raises:
-        DataError: there is no History to train on, or the loss stopped being finite.
-    """
-    if not any(len(part.histories) for part in rows):
-        raise DataError("no History to train on", todo="lower min_length or bring more rows")
+    """Run the epochs of a recipe; yields the number of each, from 1, when it is done."""
     length = backbone.spec.max_length
     for epoch in range(1, recipe.epochs + 1):
-        for place, (which, indices) in enumerate(engine.batches()):
-            part = rows[which]
-            batch = next_item.pad(part.histories, indices, max_length=length)
-            losses = next_item.losses(backbone, part.table, batch.to(part.table.device))
-            if not bool(torch.isfinite(losses).all()):
-                raise DataError(
-                    f"the loss of a batch in epoch {epoch} is not finite",
-                    todo="lower learning_rate",
-                )
+        for place, pieces in enumerate(engine.batches()):
+            for which, indices in pieces:
+                part = rows[which]
+                batch = next_item.pad(part.histories, indices, max_length=length)
+                engine.take(next_item.losses(backbone, part.table, batch.to(part.table.device)))
             share = (epoch - 1 + place / engine.steps) / recipe.epochs
-            engine.step(losses, rate=recipe.rate(stretch.at(share)))
+            engine.step(rate=recipe.rate(stretch.at(share)))
             progress(f"epoch {epoch}", place + 1, engine.steps)
         yield epoch

@@ -1,46 +1,74 @@
 """Between our types and Flower's records; no other module of `shared` knows Flower.
 
     hello      server → platform   nothing              platform → server   Member
-    train      server → platform   Adapter, Training    platform → server   Update
+    train      server → platform   Adapter, Training    platform → server   BoundedUpdate, Receipt
     evaluate   server → platform   Adapter              platform → server   metrics, or none
+    any                                                 platform → server   a Refusal, by number
 
-Tensors travel as raw little-endian float32 with their names and shapes: nothing is pickled, and
-reading copies nothing. Whatever does not parse is a ReplyError that says what was wrong with it.
+Whatever does not parse is a ReplyError that says what was wrong with it (shared/records.py).
 """
 
 from __future__ import annotations
 
-import math
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from shared.adapter import Adapter, Tensors
+from shared.adapter import Adapter
 from shared.errors import ReplyError
+from shared.records import (
+    LARGEST,
+    MAX_NAME,
+    REQUEST,
+    SAME_VERSION,
+    Content,
+    config,
+    number,
+    pack,
+    text,
+    unpack,
+    whole,
+)
 from shared.training import SCHEDULES, Schedule
-from shared.update import Update, check_weight
+from shared.update import PROTECTIONS, BoundedUpdate, Protection, Receipt, check_weight
 
 HELLO = "query.hello"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
-RAW = "raw.little-endian"
 ADAPTER = "adapter"
 UPDATE = "update"
-REQUEST = "request"
+RECEIPTS = "receipts"
 METRICS = "metrics"
 NDCG, HIT_RATE = "ndcg@10", "hr@10"
 METRIC_NAMES = (NDCG, HIT_RATE)  # all that a platform may say of its validation part
-SAME_VERSION = "check that both sides run the same version"
-LARGEST = sys.float_info.max  # compared with, an int beyond it is refused and does not raise
-MAX_NAME = 64  # characters of a platform's name
-MAX_TENSOR_NAME = 128
 
-Content = RecordDict  # the body of a message; whoever need not know Flower names it so
+
+class Refusal(IntEnum):
+    """Why a platform does not answer; all that leaves of a failure."""
+
+    FAILED = 2  # Flower's number for an exception in a ClientApp
+    EXHAUSTED = 101
+    POLICY = 102
+    LEDGER = 103
+
+
+REFUSALS = {
+    Refusal.FAILED: "the platform could not answer",
+    Refusal.EXHAUSTED: "the platform's privacy budget is exhausted",
+    Refusal.POLICY: "the platform's own policy forbids what was asked",
+    Refusal.LEDGER: "the platform's ledger cannot be used",
+}
+
+
+def refused(code: int) -> ReplyError:
+    """What the server is told by a Refusal's number, or by another of Flower's."""
+    if code in REFUSALS:
+        return ReplyError(REFUSALS[Refusal(code)], todo="look at the platform's log")
+    return ReplyError(f"answered with error code {code}", todo="look at the platform's log")
 
 
 def nothing() -> Content:
@@ -76,7 +104,10 @@ class Training:
         batch: Histories a step.
         learning_rate: Adam's, at its highest.
         schedule: how it falls over all rounds.
-        seed: makes the order of Histories repeatable.
+        seed: makes the order of Histories repeatable, where no Plan forbids it.
+        clip: a smaller clip than the Plan's, if not 0.
+        noise_multiplier: a larger one than the Plan's, if not 0.
+        steps: fewer than the Plan's, if not 0.
     """
 
     round: int
@@ -86,6 +117,22 @@ class Training:
     learning_rate: float
     schedule: Schedule
     seed: int
+    clip: float = 0.0
+    noise_multiplier: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the server remembers beside the Adapter.
+
+    Attributes:
+        run: names this federation, over all its restarts.
+        receipts: of the platforms' Ledgers, by platform.
+    """
+
+    run: str = "-"
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
 
 
 def hello_reply(member: Member) -> Content:
@@ -95,28 +142,39 @@ def hello_reply(member: Member) -> Content:
 
 def read_member(content: Content) -> Member:
     """Raises: ReplyError if a field is missing, of another type or out of range."""
-    fields = _config(content)
+    fields = config(content)
     member = Member(
-        platform=_text(fields, "platform"),
-        weight=_number(fields, "weight"),
-        backbone=_text(fields, "backbone"),
-        task=_text(fields, "task"),
+        platform=text(fields, "platform"),
+        weight=number(fields, "weight"),
+        backbone=text(fields, "backbone"),
+        task=text(fields, "task"),
     )
     check_weight(member.weight)
     return member
 
 
-def request(adapter: Adapter, training: Training | None = None) -> Content:
-    """What the server sends: an Adapter, and for training how."""
+def request(
+    adapter: Adapter, training: Training | None = None, *, standing: Standing | None = None
+) -> Content:
+    """What the server sends: an Adapter, for training how, and what it remembers."""
+    standing = standing or Standing()
     fields: dict[str, str | int | float] = {
         "backbone": adapter.backbone,
         "task": adapter.task,
         "version": adapter.version,
         "digest": adapter.digest,
+        "run": standing.run,
     }
     if training is not None:
         fields |= asdict(training)
-    return RecordDict({ADAPTER: pack(adapter.tensors), REQUEST: ConfigRecord(dict(fields))})
+    receipts = {name: f"{it.count} {it.head}" for name, it in standing.receipts.items()}
+    return RecordDict(
+        {
+            ADAPTER: pack(adapter.tensors),
+            REQUEST: ConfigRecord(dict(fields)),
+            RECEIPTS: ConfigRecord(dict(receipts)),
+        }
+    )
 
 
 def read_request(content: Content) -> tuple[Adapter, Training | None]:
@@ -125,39 +183,82 @@ def read_request(content: Content) -> tuple[Adapter, Training | None]:
     Raises:
         ReplyError: a field is missing or of another type, or the digest is of other tensors.
     """
-    fields = _config(content)
+    fields = config(content)
     adapter = Adapter(
         tensors=unpack(content, ADAPTER),
-        backbone=_text(fields, "backbone"),
-        task=_text(fields, "task"),
-        version=_whole(fields, "version"),
+        backbone=text(fields, "backbone"),
+        task=text(fields, "task"),
+        version=whole(fields, "version"),
     )
-    if adapter.digest != _text(fields, "digest"):
+    if adapter.digest != text(fields, "digest"):
         raise ReplyError("the adapter is not that of its digest", todo="send it again")
     if "round" not in fields:
         return adapter, None
     training = Training(
-        round=_whole(fields, "round"),
-        rounds=_whole(fields, "rounds"),
-        epochs=_whole(fields, "epochs"),
-        batch=_whole(fields, "batch"),
-        learning_rate=_number(fields, "learning_rate"),
+        round=whole(fields, "round"),
+        rounds=whole(fields, "rounds"),
+        epochs=whole(fields, "epochs"),
+        batch=whole(fields, "batch"),
+        learning_rate=number(fields, "learning_rate"),
         schedule=_schedule(fields),
-        seed=_whole(fields, "seed"),
+        seed=whole(fields, "seed"),
+        clip=number(fields, "clip"),
+        noise_multiplier=number(fields, "noise_multiplier"),
+        steps=whole(fields, "steps"),
     )
     return adapter, training
 
 
-def update_reply(update: Update) -> Content:
-    """A platform's answer to train."""
-    fields = ConfigRecord({"base": update.base, "weight": update.weight})
-    return RecordDict({UPDATE: pack(update.delta), REQUEST: fields})
+def read_standing(content: Content) -> Standing:
+    """What the server says that it remembers.
+
+    Raises:
+        ReplyError: a field is missing or of another type.
+    """
+    receipts = {}
+    for name, value in (content.config_records.get(RECEIPTS) or ConfigRecord()).items():
+        if isinstance(value, str) and (read := _receipt(value)) is not None:
+            receipts[name] = read
+        else:
+            raise ReplyError(f"the receipt of {name[:MAX_NAME]!r} is none", todo=SAME_VERSION)
+    return Standing(text(config(content), "run"), receipts)
 
 
-def read_update(content: Content) -> Update:
+def update_reply(update: BoundedUpdate, receipt: Receipt | None = None) -> Content:
+    """A platform's answer to train; the receipt is of its Ledger, if it keeps one."""
+    fields: dict[str, str | int | float] = {
+        "base": update.base,
+        "weight": update.weight,
+        "bound": update.bound,
+        "noise": update.noise,
+    }
+    if receipt is not None:
+        fields["receipt"] = f"{receipt.count} {receipt.head}"
+    return RecordDict({UPDATE: pack(update.delta), REQUEST: ConfigRecord(dict(fields))})
+
+
+def read_update(content: Content) -> BoundedUpdate:
     """Raises: ReplyError if a record is missing or malformed. `check_update` checks the rest."""
-    fields = _config(content)
-    return Update(unpack(content, UPDATE), _text(fields, "base"), _number(fields, "weight"))
+    fields = config(content)
+    return BoundedUpdate(
+        unpack(content, UPDATE),
+        base=text(fields, "base"),
+        weight=number(fields, "weight"),
+        bound=number(fields, "bound"),
+        noise=_protection(fields),
+    )
+
+
+def read_receipt(content: Content) -> Receipt | None:
+    """The Receipt of a reply, or None. Raises: ReplyError if it is malformed."""
+    fields = config(content)
+    if "receipt" not in fields:
+        return None
+    value = fields["receipt"]
+    read = _receipt(value) if isinstance(value, str) else None
+    if read is None:
+        raise ReplyError("the receipt is none", todo=SAME_VERSION)
+    return read
 
 
 def metrics_reply(metrics: Mapping[str, float]) -> Content:
@@ -177,88 +278,22 @@ def read_metrics(content: Content) -> dict[str, float]:
     return metrics
 
 
-def pack(tensors: Tensors) -> ArrayRecord:
-    """Named float32 tensors → raw arrays."""
-    arrays = {}
-    for name in sorted(tensors):
-        # Not ascontiguousarray, which makes a scalar a vector.
-        tensor = np.asarray(tensors[name], "<f4", order="C")
-        shape = tuple(int(size) for size in tensor.shape)
-        arrays[name] = Array("float32", shape, RAW, tensor.tobytes())
-    return ArrayRecord(arrays)
-
-
-def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
-    """Raw arrays → named tensors over the same memory, read-only.
-
-    Raises:
-        ReplyError: no such record, another encoding, or a length that is not that of its shape.
-    """
-    record = content.array_records.get(key)
-    if record is None:
-        raise ReplyError(f"no {key!r} record", todo=SAME_VERSION)
-    tensors = {}
-    for name, array in record.items():
-        if len(name) > MAX_TENSOR_NAME:
-            raise ReplyError(f"a tensor's name has {len(name)} characters", todo=SAME_VERSION)
-        shape = tuple(array.shape)
-        if array.stype != RAW or array.dtype != "float32" or any(size < 0 for size in shape):
-            raise ReplyError(
-                f"tensor {name!r} is {array.dtype} in {array.stype!r}, not float32 in {RAW!r}",
-                todo=SAME_VERSION,
-            )
-        if len(array.data) != 4 * math.prod(shape):
-            raise ReplyError(
-                f"tensor {name!r} of shape {shape} has {len(array.data)} bytes",
-                todo=SAME_VERSION,
-            )
-        try:
-            tensors[name] = np.frombuffer(array.data, "<f4").reshape(shape)
-        except ValueError as fault:  # more axes, or a longer one, than numpy has
-            raise ReplyError(f"tensor {name!r} has no possible shape", todo=SAME_VERSION) from fault
-    return tensors
-
-
-def size(content: Content) -> int:
-    """Bytes of the tensors in a message."""
-    records = content.array_records.values()
-    return sum(len(array.data) for record in records for array in record.values())
-
-
-def _config(content: Content) -> ConfigRecord:
-    record = content.config_records.get(REQUEST)
-    if record is None:
-        raise ReplyError(f"no {REQUEST!r} record", todo=SAME_VERSION)
-    return record
-
-
-def _text(fields: ConfigRecord, name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
-        raise ReplyError(
-            f"field {name!r} is not a text of 1 to {MAX_NAME} characters",
-            todo=SAME_VERSION,
-        )
-    return value
-
-
 def _schedule(fields: ConfigRecord) -> Schedule:
-    named = _text(fields, "schedule")
+    named = text(fields, "schedule")
     for known in SCHEDULES:
         if named == known:
             return known
     raise ReplyError(f"schedule {named!r} is none of {', '.join(SCHEDULES)}", todo=SAME_VERSION)
 
 
-def _number(fields: ConfigRecord, name: str) -> float:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise ReplyError(f"field {name!r} is not a finite number", todo=SAME_VERSION)
-    return float(value)
+def _protection(fields: ConfigRecord) -> Protection:
+    named = text(fields, "noise")
+    for known in PROTECTIONS:
+        if named == known:
+            return known
+    raise ReplyError(f"noise {named!r} is none of {', '.join(PROTECTIONS)}", todo=SAME_VERSION)
 
 
-def _whole(fields: ConfigRecord, name: str) -> int:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ReplyError(f"field {name!r} is not a whole number", todo=SAME_VERSION)
-    return value
+def _receipt(text: str) -> Receipt | None:
+    found = re.fullmatch(r"([0-9]{1,12}) ([0-9a-f]{64})", text)
+    return Receipt(int(found[1]), found[2]) if found else None

@@ -13,7 +13,8 @@ import typer
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
-from simulations.benchmarks import overhead
+from simulations import audit
+from simulations.benchmarks import ledger, overhead, privacy
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import Engine, check_start, federate, full_comparison, with_seed
@@ -163,6 +164,34 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cli.command("audit", epilog="Example: atoll-sim audit --epsilon 1 --epsilon 3")
+def audit_command(
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Claim to audit; may be given again. 1 and 3 if left out."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of audit.json and audit.html.")] = Path(
+        "runs/audit"
+    ),
+    cache: Cache = CACHE,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Attack our own claims: canaries, sampling, ledger, membership, inversion. Red is exit 1."""
+    with terminal.showing(quiet=as_json) as progress:
+        result = audit.run_audit(
+            out, cache=cache, epsilons=epsilon or audit.EPSILONS, seed=seed, progress=progress
+        )
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        for line in audit.summary(result):
+            terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        terminal.console.print(str(out / "audit.html"), highlight=False, soft_wrap=True)
+    if not audit.passed(result):
+        raise typer.Exit(1)
+
+
 @cli.command(epilog="Example: atoll-sim worlds --out worlds --scale 0.1")
 def worlds(
     out: Annotated[
@@ -199,12 +228,40 @@ def bench_overhead(
     """Seconds a round with no-op platforms and 1 MiB adapters: the harness, and Flower's Ray."""
     with terminal.showing(quiet=True):
         figures = overhead.measure(platforms=platforms, rounds=rounds, ray=ray)
+    missing = "not installed (pip install -e '.[ray]')"
+    shown = {name: missing if it is None and not as_json else it for name, it in figures.items()}
+    told(shown, as_json=as_json)
+
+
+@bench.command("privacy", epilog="Example: atoll-sim bench privacy --json")
+def bench_privacy(
+    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Histories a step.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Time and memory of a step under a Plan, as ratios to a step without one."""
+    with terminal.showing(quiet=as_json) as progress:
+        told(privacy.measure(batch=batch, progress=progress), as_json=as_json)
+
+
+@bench.command("ledger", epilog="Example: atoll-sim bench ledger --kills 1000 --json")
+def bench_ledger(
+    kills: Annotated[int, typer.Option(min=1, max=1_000_000, help="Times to kill -9.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the moments.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill a platform at random moments; count what its ledger forgot, and what it counts twice."""
+    with terminal.showing(quiet=as_json) as progress:
+        told(ledger.measure(kills=kills, seed=seed, progress=progress), as_json=as_json)
+
+
+def told(figures: Mapping[str, Any], *, as_json: bool) -> None:
+    """A benchmark's figures, for a program or for people."""
     if as_json:
         typer.echo(json.dumps(figures))
         return
     for name, value in figures.items():
-        told = "not installed (pip install -e '.[ray]')" if value is None else f"{value:.4f}"
-        terminal.console.print(f"{name:<26} {told}", highlight=False, markup=False)
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        terminal.console.print(f"{name:<26} {shown}", highlight=False, markup=False)
 
 
 def main() -> None:

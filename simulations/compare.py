@@ -4,6 +4,7 @@
     prior                        the backbone untrained
     local                        the adapter trained on the platform's rows alone
     federated                    the rounds of the scenario
+    federated ε=8, 3, 1 …        the same under Plans, with simulated noise
     personalised                 the federated adapter, trained on at home
     pooled                       one adapter on everyone's rows, as if they could be shared
 
@@ -12,7 +13,7 @@ Validation chooses (simulations/candidates.py), test is read once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.platform import Platform
-from server.registry import Registry
+from server.registry import Registry, RoundReport
 from shared import metrics
 from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, silent, titled
@@ -57,6 +58,7 @@ def compare(
     registry: Registry,
     *,
     seed: int,
+    private: Mapping[str, Registry] | None = None,
     threads: int = 1,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], dict[str, Kept]]:
@@ -66,6 +68,7 @@ def compare(
         scenario: how long and how fast to train.
         platforms: opened; in the order of their names.
         registry: holds the rounds of the federation.
+        private: by scorer, the rounds of federations under Plans.
         seed: of orders and resamples.
         threads: trainings at once; the result is the same for any number.
         progress: called after each batch.
@@ -74,14 +77,19 @@ def compare(
         The entries "scorers", "platforms" and "rounds" of metrics.json, and by platform the
         federated state it keeps.
     """
-    reports = [registry.load(round_)[1] for round_ in registry.rounds()]
+    private = private or {}
+    reports = reports_of(registry)
     passes = scenario.federation.rounds * scenario.federation.epochs
-    untrained, shared = {}, {}
+    untrained, shared, noised = {}, {}, {}
     for platform in platforms:
         name = platform.config.name
         start = platform.untrained
         untrained[name] = Kept(start, validated(platform, start), "untrained")
         shared[name] = federated(platform, untrained[name], registry, reports)
+        noised[name] = {
+            scorer: federated(platform, untrained[name], rounds, reports_of(rounds))
+            for scorer, rounds in private.items()
+        }
     with ThreadPoolExecutor(threads) as pool:
         # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
         everyone = pool.submit(
@@ -113,6 +121,7 @@ def compare(
                 "prior": untrained[name],
                 "local": local,
                 "federated": shared[name],
+                **noised[name],
                 "personalised": personal,
                 "pooled": pooled[name],
             }
@@ -120,11 +129,22 @@ def compare(
                 platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
             )
     found = {
-        "scorers": list(SCORERS),
+        "scorers": ordered(private),
         "platforms": tables,
         "rounds": [asdict(report) for report in reports],
     }
     return found, shared
+
+
+def reports_of(registry: Registry) -> list[RoundReport]:
+    """What happened in every round."""
+    return [registry.load(round_)[1] for round_ in registry.rounds()]
+
+
+def ordered(private: Iterable[str]) -> list[str]:
+    """All scorers in the order of the table: those under Plans after the one without."""
+    place = SCORERS.index("federated") + 1
+    return [*SCORERS[:place], *private, *SCORERS[place:]]
 
 
 def compare_untrained(
@@ -169,11 +189,14 @@ def read_test(
     }
     scorers: dict[str, Any] = {}
     gains: dict[str, NDArray[np.float64]] = {}
-    for place, name in enumerate(SCORERS):
+    names = ordered(name for name in kept if name not in SCORERS)
+    for place, name in enumerate(names):
         if name not in kept and name not in counted:
             continue
-        progress(f"{platform.config.name} test", place, len(SCORERS))
-        rng = np.random.default_rng([*seed, place])
+        progress(f"{platform.config.name} test", place, len(names))
+        # By its own number, so that one scorer more changes no other's interval.
+        number = SCORERS.index(name) if name in SCORERS else len(SCORERS) + place
+        rng = np.random.default_rng([*seed, number])
         more: dict[str, object] = {"validation": None, "kept": None}
         if name in kept:
             ranking: Ranking = platform.rank(kept[name].adapter, "test")
@@ -183,7 +206,7 @@ def read_test(
         figures = metrics.summary(ranking, items, rng=rng, resamples=resamples)
         scorers[name] = {**figures, **more}
         gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
-    progress(f"{platform.config.name} test", len(SCORERS), len(SCORERS))
+    progress(f"{platform.config.name} test", len(names), len(names))
     histories = platform.rows.histories
     entry = {
         "shoppers": len(histories),

@@ -20,6 +20,15 @@ PROTOCOL = (
     "scorer ranks the full catalogue, with the shopper's seen items masked. Intervals are 95 % "
     "bootstrap over shoppers; federated is compared with local on the same shoppers, paired."
 )
+PRIVACY_COLUMNS = ("platform", "ε", "δ", "σ", "q", "steps", "spent", "NDCG@10", "over prior")
+PRIVACY = (
+    "Each platform trained under a Plan of its own: neighbours differ by one shopper's whole "
+    "History, ε is for all rounds together and against everyone outside the platform. The "
+    "number of shoppers, which a real platform keeps to itself, was taken as public, and the "
+    "noise was drawn from a seed so that figures can be repeated: nobody is protected by this "
+    "run. Which round a platform keeps is chosen at home and told to nobody, so it costs "
+    "nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,29 @@ def scorer_rows(
         cells += [(span(row.get("ci95", {}).get("ndcg@10")), False), rank]
         cells += [(figure(row.get("coverage"), ".3f"), False), (row.get("kept") or NONE, False)]
         rows.append(cells)
+    return rows
+
+
+def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """By platform and ε the text of PRIVACY_COLUMNS."""
+    rows = []
+    for name, platform in metrics["platforms"].items():
+        for run in metrics.get("privacy", []):
+            plan, reached = run["platforms"][name], ndcg(platform, run["scorer"])
+            prior = ndcg(platform, "prior")
+            rows.append(
+                [
+                    name,
+                    f"{run['epsilon']:g}",
+                    f"{plan['delta']:.2g}",
+                    figure(plan["noise_multiplier"], ".3f"),
+                    figure(plan["sampling_rate"], ".3f"),
+                    f"{run['rounds']} × {plan['steps']}",
+                    figure(plan["spent"], ".3f"),
+                    figure(reached),
+                    percent(reached / prior - 1) if prior > 0 else NONE,
+                ]
+            )
     return rows
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from flwr.serverapp import Grid, ServerApp
 # Flower 1.39 takes a new Message's run and sender from here, and sets it only in its own processes.
 from flwr.supercore.task_identity import TaskIdentity
 
-from shared import wire
+from shared import records, wire
 from shared.errors import AtollError, ConfigError
 
 log = logging.getLogger("atoll.harness")
@@ -59,6 +60,34 @@ class Fault:
     kind: Kind
     seconds: float = 0.0
     corruption: Literal["nan", "shape", "digest", "empty"] = "nan"
+
+
+def check_faults(faults: Sequence[Fault], names: Sequence[str], path: Path) -> None:
+    """Refuse faults that could not strike.
+
+    Args:
+        faults: of a scenario.
+        names: of its platforms.
+        path: the scenario's file.
+
+    Raises:
+        ConfigError: of a platform that is not there, or two of one platform in one round.
+    """
+    struck: set[tuple[str, int]] = set()
+    for fault in faults:
+        if fault.platform not in names:
+            raise ConfigError(
+                f"fault of {fault.platform!r}, which is no platform here",
+                where=path,
+                todo=f"name one of {', '.join(names)}",
+            )
+        if (fault.platform, fault.round) in struck:
+            raise ConfigError(
+                f"two faults of {fault.platform!r} in round {fault.round}",
+                where=path,
+                todo="keep one",
+            )
+        struck.add((fault.platform, fault.round))
 
 
 class InProcessGrid(Grid):
@@ -171,13 +200,15 @@ def corrupted(reply: Message, corruption: str) -> Message:
     if corruption == "empty":
         del content[wire.UPDATE]
     elif corruption == "digest":
-        content[wire.REQUEST] = ConfigRecord({**content.config_records[wire.REQUEST], "base": "?"})
+        content[records.REQUEST] = ConfigRecord(
+            {**content.config_records[records.REQUEST], "base": "?"}
+        )
     elif corruption == "shape":
-        arrays[first] = Array("float32", (1,), wire.RAW, bytes(4))
+        arrays[first] = Array("float32", (1,), records.RAW, bytes(4))
     else:
         spoilt = np.frombuffer(arrays[first].data, "<f4").copy()
         spoilt[0] = np.nan
-        arrays[first] = Array("float32", arrays[first].shape, wire.RAW, spoilt.tobytes())
+        arrays[first] = Array("float32", arrays[first].shape, records.RAW, spoilt.tobytes())
     reply.content = content
     return reply
 

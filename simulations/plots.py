@@ -95,7 +95,7 @@ def scorer_bars(name: str, scorers: Sequence[str], platform: Mapping[str, Any]) 
 
     best = max(rows, key=lambda row: row[1].get("ndcg@10") or 0.0)[0]
     title = f"{name}: NDCG@10 by scorer, with 95 % intervals; highest is {best}"
-    return _panel(draw, title, height=30 + 21 * len(rows), left=left, right=right, bottom=22)
+    return panel(draw, title, height=30 + 21 * len(rows), left=left, right=right, bottom=22)
 
 
 def gain_by_length(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -119,7 +119,7 @@ def gain_by_length(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         _ticks(axes, "y", 5)
 
     lengths = ", ".join(f"{row['length']} {number(row.get('difference')):+.4f}" for row in rows)
-    return _panel(draw, f"{name}: federated minus local NDCG@10 by History length: {lengths}")
+    return panel(draw, f"{name}: federated minus local NDCG@10 by History length: {lengths}")
 
 
 def validation_by_round(name: str, rounds: Sequence[Mapping[str, Any]], kept: int | None) -> str:
@@ -156,7 +156,7 @@ def validation_by_round(name: str, rounds: Sequence[Mapping[str, Any]], kept: in
     title = (
         f"{name}: validation NDCG@10 over {len(rounds)} rounds, {known[0]:.4f} to {known[-1]:.4f}"
     )
-    return _panel(draw, f"{title}; {len(refused)} replies refused, {len(missing)} missing")
+    return panel(draw, f"{title}; {len(refused)} replies refused, {len(missing)} missing")
 
 
 def cost_by_round(
@@ -178,7 +178,7 @@ def cost_by_round(
         _ticks(axes, "y", 5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
-    return _panel(draw, title)
+    return panel(draw, title)
 
 
 def interval_mark(middle: float, ends: tuple[float, float], span: tuple[float, float]) -> str:
@@ -200,7 +200,7 @@ def _ticks(axes: Axes, axis: str, count: int) -> None:
     chosen.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
-def _panel(
+def panel(
     draw: Callable[[Axes], None],
     title: str,
     *,
@@ -209,6 +209,7 @@ def _panel(
     right: float = _RIGHT,
     bottom: float = 38,
 ) -> str:
+    """A small drawing as inline SVG; all lengths are CSS pixels."""
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": title}):
         figure = Figure(figsize=(_WIDTH / 72, height / 72))
         wide, high = _WIDTH - left - right, height - bottom - 8

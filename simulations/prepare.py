@@ -16,9 +16,11 @@ from shared.backbone import new_backbone, save_backbone
 from shared.errors import DataError
 from shared.events import Histories, Part, question, training_part
 from shared.files import made_folder, replacing
-from shared.tables.config import PlatformConfig, dump_platform, load_platform
+from shared.tables.config import PlatformConfig, load_platform
+from shared.tables.dump import dump_platform
 from shared.tables.table import read_platform
 from shared.text import Progress, find_encoder, silent, titled
+from simulations.protected import unprotected
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -86,9 +88,7 @@ def prepare(
     elif backbone is None:
         backbone = source_backbone(scenario, out, cache=cache, seed=seed, progress=progress)
     mine = [
-        replace(
-            config, backbone=backbone, encoder=scenario.encoder, cache=cache, share_metrics=True
-        )
+        unprotected(replace(config, backbone=backbone, encoder=scenario.encoder, cache=cache), out)
         for config in configs
     ]
     platforms = [

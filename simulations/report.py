@@ -22,9 +22,12 @@ from shared.errors import ConfigError
 from simulations.findings import (
     COLUMNS,
     NONE,
+    PRIVACY,
+    PRIVACY_COLUMNS,
     PROTOCOL,
     headline,
     negative_transfer,
+    privacy_rows,
     scorer_rows,
     scorers,
     size,
@@ -55,6 +58,11 @@ def table_markdown(metrics: Mapping[str, Any]) -> str:
         stressed = "loss, **negative transfer**" if told.verdict == "loss" else told.verdict
         lines.append(f"- {_plain(name)}: {stressed}{'' if told.difference == NONE else figures}")
     parts.append("\n".join(lines))
+    if rows := privacy_rows(metrics):
+        lines = ["## What privacy costs", "", "| " + " | ".join(PRIVACY_COLUMNS) + " |"]
+        lines += ["| --- |" + " ---: |" * (len(PRIVACY_COLUMNS) - 1)]
+        lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
+        parts += ["\n".join(lines), _plain(PRIVACY)]
     return "\n\n".join([*parts, _plain(negative_transfer(metrics)), PROTOCOL]) + "\n"
 
 
@@ -85,7 +93,8 @@ def terminal_table(metrics: Mapping[str, Any]) -> Table:
         for scorer in scorers(metrics, band):
             cells = [rows.get(scorer, (NONE, False)) for rows in known]
             table.add_row(
-                Text(scorer), *(Text(text, "bold" if best else "") for text, best in cells)
+                Text(scorer.replace("federated ε", "  under ε")),
+                *(Text(text, "bold" if best else "") for text, best in cells),
             )
         table.add_section()
         told = [verdict(it) for it in band]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform as machine
 import resource
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from clients.app import SIMULATED
 from clients.app import app as client_app
 from server.app import app as server_app
 from server.registry import Registry
@@ -28,10 +30,12 @@ from simulations.candidates import Kept
 from simulations.compare import compare, compare_untrained
 from simulations.harness import Config, require_ray, run_in_process, run_on_ray
 from simulations.prepare import Ready, prepare
+from simulations.protected import Protected, protected, scorer_name, told, write
 from simulations.report import write_report
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import default_world
 
+log = logging.getLogger("atoll.harness")
 Engine = Literal["in-process", "ray"]
 
 
@@ -73,7 +77,8 @@ def clear(out: Path) -> None:
     Registry(out).clear()
     for name in ("report.html", "metrics.json", "table.md"):
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "adapters", ignore_errors=True)
+    for folder in ("adapters", "private"):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def federate(
@@ -84,6 +89,7 @@ def federate(
     engine: Engine = "in-process",
     threads: int = 1,
     resume: bool = False,
+    under: Protected | None = None,
 ) -> Registry:
     """Run the rounds of a scenario with the deployed apps; they are recorded under `out`.
 
@@ -94,17 +100,22 @@ def federate(
         engine: the harness, or Flower's Ray engine.
         threads: platforms that train at once, in process.
         resume: go on from the last recorded round.
+        under: Plans, and the rounds that go with them, in place of the scenario's.
 
     Raises:
         AtollError: the federation cannot start or go on.
     """
+    federation = under.federation if under else scenario.federation
+    files = under.files if under else ready.files
     config: Config = {
-        **asdict(scenario.federation),
+        **asdict(federation),
         "backbone": str(ready.backbone),
         "folder": str(out.resolve()),
         "resume": resume,
     }
-    nodes: dict[str, Config] = {name: {"platform": str(file)} for name, file in ready.files.items()}
+    nodes: dict[str, Config] = {
+        name: {"platform": str(file), SIMULATED: federation.seed} for name, file in files.items()
+    }
     if engine == "ray":
         run_on_ray(server_app, client_app, run_config=config, nodes=nodes)
     else:
@@ -118,6 +129,32 @@ def federate(
                 faults=scenario.faults,
             )
     return Registry(out)
+
+
+def federate_privately(
+    scenario: Scenario,
+    ready: Ready,
+    out: Path,
+    *,
+    engine: Engine = "in-process",
+    threads: int = 1,
+    resume: bool = False,
+) -> dict[float, tuple[Protected, Registry]]:
+    """The same under Plans, once for each ε of the scenario."""
+    plans = [
+        protected(scenario, ready.platforms, out, epsilon=epsilon)
+        for epsilon in scenario.privacy.epsilons
+    ]
+    runs = {}
+    for it in plans:
+        log.info("federation under epsilon %g, with simulated noise", it.epsilon)
+        again = resume and bool(Registry(it.out).rounds())
+        write(it, resume=again)
+        registry = federate(
+            scenario, ready, it.out, engine=engine, threads=threads, resume=again, under=it
+        )
+        runs[it.epsilon] = (it, registry)
+    return runs
 
 
 def full_comparison(
@@ -165,11 +202,20 @@ def full_comparison(
     if untrained:
         found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
     else:
-        registry = federate(scenario, ready, out, engine=engine, threads=threads, resume=resume)
+        how: dict[str, Any] = {"engine": engine, "threads": threads, "resume": resume}
+        registry = federate(scenario, ready, out, **how)
+        private = federate_privately(scenario, ready, out, **how)
         with one_core_each():
             found, kept = compare(
-                scenario, ready.platforms, registry, seed=seed, threads=threads, progress=progress
+                scenario,
+                ready.platforms,
+                registry,
+                private={scorer_name(it): private[it][1] for it in private},
+                seed=seed,
+                threads=threads,
+                progress=progress,
             )
+        found["privacy"] = told(private)
     first = ready.platforms[0]
     metrics: dict[str, Any] = {
         "format": 1,

@@ -31,6 +31,14 @@ out_rank = 32
 personalise_epochs = 3
 resamples = 2000               # of the bootstrap
 
+[privacy]                      # the same federation under Plans, once for each ε
+epsilons = [8.0, 3.0, 1.0]     # of every platform, for the whole run, at δ = 1/N^1.1
+clip = 1.0
+batch = 256                    # expected Histories a step; the sampling rate is batch / shoppers
+steps = 10                     # of a round; left out, as many as pass over the rows `epochs` times
+learning_rate = 0.01           # in place of [federation]'s, as is server_learning_rate
+update_norm = 100.0
+
 [[faults]]                     # drop, delay, fail, or corrupt with nan, shape, digest or empty
 platform = "kiosk"
 round = 3
@@ -41,7 +49,6 @@ seconds = 0.0                  # of a delay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -54,8 +61,9 @@ from shared.backbone import BackboneSpec
 from shared.config import Section, read_toml
 from shared.errors import ConfigError
 from shared.tables.config import PlatformConfig, encoder_name, platform_from
+from shared.tables.policy import UPDATE_NORM
 from shared.text import DEFAULT_ENCODER
-from simulations.harness import Fault
+from simulations.harness import Fault, check_faults
 from simulations.worlds.embedded import default_world
 
 SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
@@ -95,6 +103,24 @@ class _Comparison(Section):
     resamples: int = Field(2000, ge=100, le=100_000)
 
 
+class _Privacy(Section):
+    epsilons: list[float] = Field(default_factory=list, max_length=12)
+    clip: float = Field(1.0, gt=0)
+    batch: int = Field(256, ge=1)
+    steps: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    server_learning_rate: float | None = Field(None, gt=0, le=10)
+    update_norm: float = Field(UPDATE_NORM, gt=0)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if not all(epsilon > 0 for epsilon in self.epsilons):
+            raise ValueError("epsilons must all be above 0")
+        if len(set(self.epsilons)) < len(self.epsilons):
+            raise ValueError("each of epsilons must be named once")
+        return self
+
+
 class _Fault(Section):
     platform: str
     round: int = Field(ge=1)
@@ -110,7 +136,31 @@ class _File(Section):
     backbone: _Backbone = _Backbone()
     federation: FederationSection = FederationSection()
     comparison: _Comparison = _Comparison()
+    privacy: _Privacy = _Privacy()
     faults: list[_Fault] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """Federations under Plans beside the one without.
+
+    Attributes:
+        epsilons: one federation for each; none if empty.
+        clip: C.
+        batch: expected Histories a step.
+        steps: of a round; None for as many as pass over the rows.
+        learning_rate: in place of the federation's, if not None.
+        server_learning_rate: in place of the federation's, if not None.
+        update_norm: bound of an Update.
+    """
+
+    epsilons: tuple[float, ...] = ()
+    clip: float = 1.0
+    batch: int = 256
+    steps: int | None = None
+    learning_rate: float | None = None
+    server_learning_rate: float | None = None
+    update_norm: float = UPDATE_NORM
 
 
 @dataclass(frozen=True)
@@ -129,6 +179,7 @@ class Scenario:
         federation: how rounds go.
         personalise_epochs: passes over a platform's own rows after the federation.
         resamples: of the bootstrap.
+        privacy: the federations under Plans.
         faults: what goes wrong.
     """
 
@@ -143,6 +194,7 @@ class Scenario:
     federation: Federation
     personalise_epochs: int
     resamples: int
+    privacy: PrivacySettings
     faults: tuple[Fault, ...]
 
 
@@ -220,33 +272,8 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         federation=federation_from(file.federation),
         personalise_epochs=file.comparison.personalise_epochs,
         resamples=file.comparison.resamples,
+        privacy=PrivacySettings(
+            **{**file.privacy.model_dump(), "epsilons": tuple(file.privacy.epsilons)}
+        ),
         faults=faults,
     )
-
-
-def check_faults(faults: Sequence[Fault], names: Sequence[str], path: Path) -> None:
-    """Refuse faults that could not strike.
-
-    Args:
-        faults: of a scenario.
-        names: of its platforms.
-        path: the scenario's file.
-
-    Raises:
-        ConfigError: of a platform that is not there, or two of one platform in one round.
-    """
-    struck: set[tuple[str, int]] = set()
-    for fault in faults:
-        if fault.platform not in names:
-            raise ConfigError(
-                f"fault of {fault.platform!r}, which is no platform here",
-                where=path,
-                todo=f"name one of {', '.join(names)}",
-            )
-        if (fault.platform, fault.round) in struck:
-            raise ConfigError(
-                f"two faults of {fault.platform!r} in round {fault.round}",
-                where=path,
-                todo="keep one",
-            )
-        struck.add((fault.platform, fault.round))

@@ -131,6 +131,8 @@ def make_platform(
         share_metrics: bool = False,
         backbone: Path = backbone,
         cache: Path = cache,
+        privacy: str = "unprotected = true",
+        more: str = "",
     ) -> Path:
         write_tables(folder, name, shoppers=shoppers, items=items, seed=seed)
         path = folder / "platform.toml"
@@ -149,6 +151,10 @@ columns = {{ item = "item", text = "text" }}
 path = {json.dumps(str(backbone))}
 encoder = {json.dumps(str(encoder))}
 cache = {json.dumps(str(cache))}
+[privacy]
+answer_seconds = 0.0
+{privacy}
+{more}
 [evaluation]
 share_metrics = {json.dumps(share_metrics)}
 """

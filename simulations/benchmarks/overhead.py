@@ -24,8 +24,9 @@ from server.app import GridNodes
 from server.config import FederationSection, federation_from
 from server.registry import Registry, RoundReport
 from server.rounds import federate
-from shared import wire
+from shared import records, wire
 from shared.adapter import Adapter
+from shared.update import MAX_NORM
 from simulations.harness import Config, run_in_process, run_on_ray
 
 MIB = 2**20
@@ -49,6 +50,13 @@ class Clock(Registry):
         """Rounds so far, the untrained one included."""
         return list(range(len(self.seconds)))
 
+    def standing(self) -> wire.Standing:
+        """Nothing is remembered."""
+        return wire.Standing()
+
+    def remember(self, standing: wire.Standing) -> None:
+        """Nothing is."""
+
     def record(self, state: object, report: RoundReport) -> None:
         """Keep the seconds."""
         self.seconds.append(report.seconds)
@@ -70,10 +78,10 @@ def no_op() -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         number = context.node_config["partition-id"]
         if number not in zeros:
-            zeros[number] = wire.pack(adapter().tensors)
-        base = message.content.config_records[wire.REQUEST]["digest"]
-        fields = ConfigRecord({"base": base, "weight": 1.0})
-        content = RecordDict({wire.UPDATE: zeros[number], wire.REQUEST: fields})
+            zeros[number] = records.pack(adapter().tensors)
+        base = message.content.config_records[records.REQUEST]["digest"]
+        fields = ConfigRecord({"base": base, "weight": 1.0, "bound": MAX_NORM, "noise": "none"})
+        content = RecordDict({wire.UPDATE: zeros[number], records.REQUEST: fields})
         return Message(content, reply_to=message)
 
     @app.evaluate()

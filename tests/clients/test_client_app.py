@@ -11,12 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import app, check_fit, how, resident, shuffle
 from clients.platform import Platform, open_platform
-from shared import wire
+from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError
 from shared.tables.config import load_platform
 from shared.training import SCHEDULES, Schedule
-from shared.update import check_update
+from shared.update import MAX_NORM, check_update
 from simulations.harness import Config, run_in_process
 
 TRAINING = wire.Training(
@@ -64,8 +64,8 @@ def test_hello_tells_four_public_fields_and_nothing_else(
     trio: dict[str, Path], opened: dict[str, Platform]
 ) -> None:
     (reply,) = ask(trio["harbour"], (wire.HELLO, wire.nothing()))
-    assert list(reply.content) == [wire.REQUEST]
-    assert dict(reply.content.config_records[wire.REQUEST]) == {
+    assert list(reply.content) == [records.REQUEST]
+    assert dict(reply.content.config_records[records.REQUEST]) == {
         "platform": "harbour",
         "weight": 2.0,
         "backbone": opened["harbour"].digest,
@@ -73,13 +73,13 @@ def test_hello_tells_four_public_fields_and_nothing_else(
     }
 
 
-def test_train_answers_with_the_delta_its_base_and_the_public_weight_and_nothing_else(
+def test_train_answers_with_the_delta_and_four_public_fields_and_nothing_else(
     trio: dict[str, Path], start: Adapter
 ) -> None:
     (reply,) = ask(trio["harbour"], (wire.TRAIN, wire.request(start, TRAINING)))
-    assert sorted(reply.content) == [wire.REQUEST, wire.UPDATE]
-    fields = dict(reply.content.config_records[wire.REQUEST])
-    assert fields == {"base": start.digest, "weight": 2.0}
+    assert sorted(reply.content) == [records.REQUEST, wire.UPDATE]
+    fields = dict(reply.content.config_records[records.REQUEST])
+    assert fields == {"base": start.digest, "weight": 2.0, "bound": MAX_NORM, "noise": "none"}
     arrays = reply.content.array_records[wire.UPDATE]
     assert {name: tuple(array.shape) for name, array in arrays.items()} == start.shapes
     update = wire.read_update(reply.content)
@@ -177,7 +177,7 @@ def test_the_order_of_histories_is_a_platforms_own() -> None:
 def changed(request: RecordDict, **fields: str) -> RecordDict:
     """The request with other words in it."""
     for name, value in fields.items():
-        request.config_records[wire.REQUEST][name] = value
+        request.config_records[records.REQUEST][name] = value
     return request
 
 
@@ -190,8 +190,8 @@ SPOILT: dict[str, Callable[[Adapter], RecordDict]] = {
     ),
     "another digest": lambda a: RecordDict(
         {
-            wire.ADAPTER: wire.pack({k: v + 1 for k, v in a.tensors.items()}),
-            wire.REQUEST: wire.request(a, TRAINING).config_records[wire.REQUEST],
+            wire.ADAPTER: records.pack({k: v + 1 for k, v in a.tensors.items()}),
+            records.REQUEST: wire.request(a, TRAINING).config_records[records.REQUEST],
         }
     ),
     "no training": wire.request,
@@ -231,7 +231,7 @@ def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: Schedul
 
 def test_nothing_the_server_sends_names_another_file(trio: dict[str, Path], start: Adapter) -> None:
     request = changed(wire.request(start, TRAINING), platform=str(trio["kiosk"]))
-    hello = RecordDict({wire.REQUEST: ConfigRecord({"platform": str(trio["kiosk"])})})
+    hello = RecordDict({records.REQUEST: ConfigRecord({"platform": str(trio["kiosk"])})})
     who, trained, plain = ask(
         trio["atelier"],
         (wire.HELLO, hello),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,10 @@ from server.registry import Registry, RoundReport
 from server.rounds import federate
 from shared import wire
 from shared.adapter import Adapter
-from shared.errors import AtollError, ConfigError
-from shared.update import Update
+from shared.errors import AtollError, ConfigError, RoundError
+from shared.records import Content
+from shared.update import BoundedUpdate, Receipt
+from shared.wire import Standing
 
 
 def state(value: float = 0.5, version: int = 1) -> ServerState:
@@ -35,6 +38,7 @@ REPORT = RoundReport(
     missing=("d",),
     validation={"a": {"ndcg@10": 0.5}},
     moved=False,
+    noise={"a": "secure", "b": "none"},
 )
 
 
@@ -141,8 +145,8 @@ class Three:
         return [1, 2, 3]
 
     def ask(
-        self, kind: str, content: wire.Content, nodes: Sequence[int], *, round_: int, timeout: float
-    ) -> Iterator[tuple[int, wire.Content]]:
+        self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
+    ) -> Iterator[tuple[int, Content]]:
         for node in nodes:
             if kind == wire.HELLO:
                 yield (
@@ -158,7 +162,7 @@ class Three:
                 raise KeyboardInterrupt
             rng = np.random.default_rng([node, training.round, training.seed])
             move = rng.normal(size=3).astype(np.float32) + 0.1 * adapter.tensors["w"]
-            yield node, wire.update_reply(Update({"w": move}, adapter.digest, float(node)))
+            yield node, wire.update_reply(BoundedUpdate({"w": move}, adapter.digest, float(node)))
 
 
 def run(folder: Path, rule: Algorithm, nodes: Three, resume: bool = False) -> ServerState:
@@ -193,3 +197,100 @@ def test_a_finished_run_resumed_does_nothing(tmp_path: Path) -> None:
     before = whole(tmp_path)
     assert run(tmp_path, rule, Three(), resume=True).adapter.digest == done.adapter.digest
     assert whole(tmp_path) == before
+
+
+RECEIPT = Receipt(12, "0123456789abcdef" * 4)
+
+
+def test_a_run_has_a_name_of_its_own_made_once(tmp_path: Path) -> None:
+    one = Registry(tmp_path / "one").standing()
+    assert Registry(tmp_path / "one").standing() == one  # after a restart
+    assert one.receipts == {}
+    assert len(one.run) == 32
+    assert Registry(tmp_path / "two").standing().run != one.run
+
+
+def test_receipts_that_are_remembered_survive_a_restart(tmp_path: Path) -> None:
+    run = Registry(tmp_path).standing().run
+    known = Standing(run, {"a": RECEIPT, "b": Receipt(0, "f" * 64)})
+    Registry(tmp_path).remember(known)
+    assert Registry(tmp_path).standing() == known
+    newer = Standing(run, {**known.receipts, "a": Receipt(14, "e" * 64)})
+    Registry(tmp_path).remember(newer)
+    assert Registry(tmp_path).standing() == newer
+    assert [path.name for path in tmp_path.iterdir()] == ["standing.json"]
+
+
+def test_a_standing_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, done = Registry(tmp_path), list[str]()
+    run = registry.standing().run
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("fsync")
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(f"replace {Path(target).name}")
+        assert json.loads(Path(source).read_text())["receipts"] == {"a": [12, RECEIPT.head]}
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    registry.remember(Standing(run, {"a": RECEIPT}))
+    assert done[:2] == ["fsync", "replace standing.json"]
+
+
+def test_a_standing_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path)
+    before = registry.standing()
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(ConfigError, match="No space left"):
+        registry.remember(Standing(before.run, {"a": RECEIPT}))
+    monkeypatch.undo()
+    assert registry.standing() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["standing.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"run": "x"}',
+        '{"receipts": {}}',
+        '{"run": "x", "receipts": []}',
+        '{"run": "x", "receipts": {"a": [1]}}',
+        '{"run": "x", "receipts": {"a": 1}}',
+        "\x00\x01",
+    ],
+)
+def test_a_damaged_standing_is_told_in_one_line_and_stays(text: str, tmp_path: Path) -> None:
+    place = tmp_path / "standing.json"
+    place.write_text(text)
+    with pytest.raises(RoundError) as caught:
+        Registry(tmp_path).standing()
+    said = str(caught.value)
+    assert said.startswith(f"{place}: cannot be read (")
+    assert said.endswith("; restore it from a backup, or use another folder")
+    assert "\n" not in said
+    assert place.read_text() == text
+
+
+def test_a_cleared_run_has_another_name(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.remember(Standing("old", {"a": RECEIPT}))
+    registry.clear()
+    assert registry.standing().run != "old"
+    assert registry.standing().receipts == {}

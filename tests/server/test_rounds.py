@@ -14,15 +14,16 @@ from server.aggregate import ServerState, fedavg
 from server.config import Federation, FederationSection, federation_from
 from server.registry import Registry, RoundReport
 from server.rounds import federate
-from shared import wire
+from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import ReplyError, RoundError
-from shared.update import Update
+from shared.records import Content
+from shared.update import BoundedUpdate
 
 ADAPTER = Adapter({"w": np.zeros(2, np.float32)}, backbone="backbone", task="task")
 BYTES = 8  # of its one tensor: two float32
 
-Reply = wire.Content | ReplyError
+Reply = Content | ReplyError
 Answer = Callable[[Adapter, int], list[Reply]]  # to a request to train, by round
 
 
@@ -35,8 +36,8 @@ def moving(*by: float, weight: float = 1.0) -> Answer:
     return answer
 
 
-def good(adapter: Adapter, *by: float, weight: float = 1.0) -> Update:
-    return Update({"w": np.array(by, np.float32)}, base=adapter.digest, weight=weight)
+def good(adapter: Adapter, *by: float, weight: float = 1.0) -> BoundedUpdate:
+    return BoundedUpdate({"w": np.array(by, np.float32)}, base=adapter.digest, weight=weight)
 
 
 def silence(_adapter: Adapter, _round: int) -> list[Reply]:
@@ -68,7 +69,7 @@ class Islands:
         return list(self.islands)
 
     def ask(
-        self, kind: str, content: wire.Content, nodes: Sequence[int], *, round_: int, timeout: float
+        self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterator[tuple[int, Reply]]:
         self.asked.append((kind, round_, [self.islands[node].name for node in nodes]))
         for node in nodes:
@@ -76,7 +77,7 @@ class Islands:
         if kind == wire.TRAIN:
             yield from self.strays
 
-    def answers(self, kind: str, content: wire.Content, node: int) -> list[Reply]:
+    def answers(self, kind: str, content: Content, node: int) -> list[Reply]:
         island = self.islands[node]
         if kind == wire.HELLO:
             member = wire.Member(island.name, island.weight, island.backbone, island.task)
@@ -140,10 +141,16 @@ def test_too_many_rounds_without_a_quorum_stop_the_run_and_name_the_round(
     assert moved == [True, False, True, False, False]
 
 
-def content(update: Update, drop: str = "") -> wire.Content:
+def content(update: BoundedUpdate, drop: str = "") -> Content:
     reply = wire.update_reply(update)
     if drop:
         del reply[drop]
+    return reply
+
+
+def odd_receipt(update: BoundedUpdate) -> Content:
+    reply = wire.update_reply(update)
+    reply.config_records[records.REQUEST]["receipt"] = "7 seven"
     return reply
 
 
@@ -154,9 +161,11 @@ BAD: dict[str, tuple[Callable[[Adapter], Reply], str]] = {
     "another shape": (lambda a: content(good(a, 1, 1, 1)), "shape"),
     "another name": (lambda a: content(replace(good(a, 1, 1), delta={})), "other names"),
     "no update": (lambda a: content(good(a, 1, 1), drop=wire.UPDATE), "no 'update' record"),
-    "no fields": (lambda a: content(good(a, 1, 1), drop=wire.REQUEST), "no 'request' record"),
+    "no fields": (lambda a: content(good(a, 1, 1), drop=records.REQUEST), "no 'request' record"),
     "weight zero": (lambda a: content(good(a, 1, 1, weight=0.0)), "weight"),
     "weight of a crowd": (lambda a: content(good(a, 1, 1, weight=1e9)), "weight"),
+    "beyond its bound": (lambda a: content(replace(good(a, 3, 4), bound=4.9)), "norm 5, more"),
+    "an odd receipt": (lambda a: odd_receipt(good(a, 1, 1)), "the receipt is none"),
     "empty": (lambda _: wire.nothing(), "no 'request' record"),
     "an error": (lambda _: ReplyError("answered with error code 2", todo="x"), "error code 2"),
 }

@@ -46,6 +46,9 @@ def test_every_key_arrives_where_it_belongs() -> None:
         "learning_rate": 0.125,
         "schedule": "linear",
         "seed": 11,
+        "clip": 0.5,
+        "noise_multiplier": 1.5,
+        "steps": 12,
     }
     assert asdict(run_from({**FILES, **keys}).federation) == keys
     assert set(keys) == set(FederationSection.model_fields)
@@ -98,6 +101,12 @@ def test_a_run_without_its_files_is_refused() -> None:
         ("schedule", "step"),
         ("seed", -1),
         ("seed", True),
+        ("clip", -0.5),
+        ("clip", float("inf")),
+        ("noise_multiplier", -1.0),
+        ("noise_multiplier", "1"),
+        ("steps", -1),
+        ("steps", 1.5),
         ("resume", "yes"),
         ("resume", 1),
     ],

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.app import GridNodes
 from server.registry import Registry
-from shared import wire
+from shared import records, wire
 from shared.backbone import load_backbone
 from shared.errors import AtollError, ReplyError, RoundError
 from simulations.harness import Fault, run_in_process
@@ -146,7 +146,7 @@ def test_a_platforms_own_words_do_not_reach_the_server(tmp_path: Path) -> None:
     def hello(message: Message, context: Context) -> Message:
         raise ReplyError("shopper-07 bought a lamp", todo="tell nobody")
 
-    near, found = ServerApp(), list[tuple[int, wire.Content | ReplyError]]()
+    near, found = ServerApp(), list[tuple[int, records.Content | ReplyError]]()
 
     @near.main()
     def main(grid: Grid, _context: Context) -> None:
@@ -158,4 +158,4 @@ def test_a_platforms_own_words_do_not_reach_the_server(tmp_path: Path) -> None:
     ((node, reply),) = found
     assert node == 1
     assert isinstance(reply, ReplyError)
-    assert str(reply) == "answered with error code 2; look at the platform's log"
+    assert str(reply) == "the platform could not answer; look at the platform's log"

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.adapter import Adapter
@@ -14,7 +10,7 @@ from shared.backbone import Backbone, BackboneSpec, fill_slots, new_backbone, re
 from shared.errors import DataError
 from shared.events import from_lists
 from shared.tasks import next_item
-from shared.training import PlainEngine, Recipe, Rows, Schedule, Stretch, epochs, train
+from shared.training import Recipe, Rows, Schedule, Stretch, train
 
 SPEC = BackboneSpec(
     encoder="e" * 64, text_width=12, width=16, layers=1, heads=2, rank=2, max_length=8
@@ -49,22 +45,6 @@ def mean_loss(adapter: Adapter, part: Rows) -> float:
         return float(next_item.losses(backbone, part.table, batch).mean())
 
 
-@dataclass
-class Watching:
-    """An Engine that moves nothing and remembers what it was asked."""
-
-    steps: int
-    rates: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        yield from [(0, np.array([step, step + 1])) for step in range(self.steps)]
-
-    def step(self, losses: Tensor, *, rate: float) -> None:
-        self.rates.append(rate)
-        self.sizes.append(len(losses))
-
-
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
@@ -83,29 +63,6 @@ def test_a_stretch_is_a_part_of_the_whole() -> None:
     third = Stretch(1 / 3, 2 / 3)
     assert [third.at(share) for share in (0, 0.5, 1)] == pytest.approx([1 / 3, 1 / 2, 2 / 3])
     assert [Stretch().at(share) for share in (0, 0.5, 1)] == [0, 0.5, 1]
-
-
-def rates_of(recipe: Recipe, stretch: Stretch) -> list[float]:
-    engine, backbone = Watching(steps=2), new_backbone(SPEC, seed=0)
-    part = rows(CIRCLE[:4])
-    assert list(epochs(backbone, [part], recipe, engine, stretch=stretch)) == list(
-        range(1, recipe.epochs + 1)
-    )
-    return engine.rates
-
-
-def test_a_schedule_spans_rounds_as_if_they_were_one_training() -> None:
-    recipe = Recipe(epochs=1, batch=2, learning_rate=0.4, schedule="linear")
-    rounds = [rates_of(recipe, Stretch(at / 4, (at + 1) / 4)) for at in range(4)]
-    whole = rates_of(replace(recipe, epochs=4), Stretch())
-    assert [rate for each in rounds for rate in each] == pytest.approx(whole)
-    assert whole == pytest.approx([0.4 * (1 - step / 8) for step in range(8)])
-
-
-def test_the_loop_gives_the_engine_one_loss_a_history() -> None:
-    engine = Watching(steps=2)
-    list(epochs(new_backbone(SPEC, seed=0), [rows(CIRCLE[:3])], Recipe(batch=2), engine))
-    assert engine.sizes == [2, 2]
 
 
 def test_one_seed_gives_one_adapter() -> None:
@@ -188,69 +145,6 @@ def test_progress_counts_every_batch() -> None:
     assert seen == [(f"epoch {epoch}", done, 3) for epoch in (1, 2) for done in (1, 2, 3)]
 
 
-def engine_of(recipe: Recipe, *parts: Rows) -> tuple[Backbone, PlainEngine]:
-    backbone = new_backbone(SPEC, seed=0)
-    return backbone, PlainEngine(backbone, parts, recipe, rng=np.random.default_rng(0))
-
-
-def test_every_history_is_drawn_once_an_epoch_in_an_order_of_its_own() -> None:
-    _, engine = engine_of(Recipe(batch=4), rows(CIRCLE[:10]), rows(CIRCLE[:7]))
-    batches = []
-    for _epoch in range(3):
-        drawn = list(engine.batches())
-        assert sorted(len(places) for _, places in drawn) == [2, 3, 4, 4, 4]
-        for which, size in ((0, 10), (1, 7)):
-            mine = [place for part, places in drawn if part == which for place in places]
-            assert sorted(mine) == list(range(size))
-        batches.append({(which, *sorted(places.tolist())) for which, places in drawn})
-    assert batches[0] != batches[1] != batches[2]  # others stand together, not only later
-
-
-def slopes(engine: PlainEngine) -> Tensor:
-    return torch.cat([value.grad.flatten() for value in engine.moved if value.grad is not None])
-
-
-def losses_of(backbone: Backbone, lists: list[list[int]]) -> Tensor:
-    held = rows(lists).histories
-    return next_item.losses(
-        backbone, TABLE, next_item.pad(held, np.arange(len(held)), max_length=8)
-    )
-
-
-def test_a_history_in_the_short_last_batch_weighs_no_more() -> None:
-    recipe = Recipe(batch=4, clip_norm=1e9)
-    backbone, engine = engine_of(recipe, rows(CIRCLE))
-    own = torch.autograd.grad(losses_of(backbone, CIRCLE[:1])[0], engine.moved)
-    expected = torch.cat([slope.flatten() for slope in own]) / 4
-    engine.step(losses_of(backbone, CIRCLE[:1]), rate=0.0)
-    torch.testing.assert_close(slopes(engine), expected)
-    engine.step(losses_of(backbone, CIRCLE[:1] * 4), rate=0.0)
-    torch.testing.assert_close(slopes(engine), expected * 4, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e6])
-def test_no_step_has_a_larger_gradient_than_the_clip(scale: float) -> None:
-    backbone, engine = engine_of(Recipe(batch=4, clip_norm=0.5), rows(CIRCLE))
-    _, free = engine_of(Recipe(batch=4, clip_norm=1e9), rows(CIRCLE))
-    free.moved = engine.moved
-    free.step(losses_of(backbone, CIRCLE[:4]) * scale, rate=0.0)
-    unclipped = slopes(free).clone()
-    engine.step(losses_of(backbone, CIRCLE[:4]) * scale, rate=0.0)
-    norm = float(unclipped.norm())
-    assert float(slopes(engine).norm()) <= 0.5 * (1 + 1e-5)
-    torch.testing.assert_close(
-        slopes(engine), unclipped * min(1.0, 0.5 / norm), rtol=1e-4, atol=1e-6
-    )
-
-
-def test_the_rate_of_a_step_is_the_one_it_is_given() -> None:
-    # Adam's first step moves every number that has a gradient by the rate.
-    backbone, engine = engine_of(Recipe(learning_rate=7.0, clip_norm=1e9), rows(CIRCLE))
-    engine.step(losses_of(backbone, CIRCLE[:4]), rate=0.25)
-    moved = backbone.get_parameter("adapter.weight").detach().abs()
-    assert float(moved.max()) == pytest.approx(0.25, rel=1e-3)
-
-
 def test_platforms_with_catalogues_of_different_size_can_be_pooled() -> None:
     small = rows([[0, 1, 2], [1, 2, 0]], TABLE[:3])
     both = go(Recipe(epochs=2, batch=4), rows(CIRCLE), small)
@@ -267,32 +161,13 @@ def test_nothing_to_train_on_is_refused(parts: list[Rows]) -> None:
         go(Recipe(), *parts)
 
 
-def test_a_loss_that_is_not_finite_is_refused_with_its_epoch() -> None:
+def test_a_loss_that_is_not_finite_is_refused() -> None:
     spoilt = TABLE.clone()
     spoilt[3, 3] = float("nan")
-    with pytest.raises(DataError, match="epoch 1 is not finite; lower learning_rate"):
+    with pytest.raises(DataError, match="the loss of a batch is not finite; lower learning_rate"):
         go(Recipe(), rows(CIRCLE, spoilt))
 
 
 def test_training_that_runs_away_is_refused_and_hands_out_no_adapter() -> None:
     with pytest.raises(DataError, match="is not finite; lower learning_rate"):
         go(Recipe(epochs=3, learning_rate=3e37), rows(CIRCLE))
-
-
-@pytest.mark.parametrize("drawn", [[0], []])
-def test_another_engine_takes_the_loop_and_may_draw_nobody(drawn: list[int]) -> None:
-    class Sampling(Watching):
-        def batches(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-            yield 0, np.array(drawn, np.int64)
-
-    engine = Sampling(1)
-    backbone = new_backbone(SPEC, seed=0)
-    train(
-        backbone,
-        untrained(backbone),
-        [rows(CIRCLE)],
-        Recipe(),
-        rng=np.random.default_rng(0),
-        engine=lambda *_parts, **_how: engine,
-    )
-    assert engine.sizes == [len(drawn)]

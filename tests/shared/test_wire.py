@@ -1,28 +1,34 @@
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
-from shared import wire
+from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import ReplyError
 from shared.training import SCHEDULES, Schedule
-from shared.update import Update
+from shared.update import PROTECTIONS, BoundedUpdate, Protection
 from shared.wire import Member, Training
 
 Value = str | int | float | bool | bytes | list[int]
 
 MEMBER = Member(platform="Reef & Söhne 礁", weight=2.5, backbone="b" * 64, task="next-item")
 TRAINING = Training(
-    round=2, rounds=9, epochs=1, batch=64, learning_rate=0.003, schedule="cosine", seed=7
+    round=2,
+    rounds=9,
+    epochs=1,
+    batch=64,
+    learning_rate=0.003,
+    schedule="cosine",
+    seed=7,
+    clip=0.5,
+    noise_multiplier=1.25,
+    steps=16,
 )
 ADAPTER = Adapter(
     {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([0.5], np.float32)},
@@ -30,37 +36,20 @@ ADAPTER = Adapter(
     task="next-item",
     version=4,
 )
-UPDATE = Update(ADAPTER.tensors, base=ADAPTER.digest, weight=3.0)
-
-names = st.text(st.characters(codec="utf-8"), max_size=8)
-tensors = st.dictionaries(
-    names,
-    hnp.arrays(
-        np.float32,
-        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3),
-        elements=st.floats(width=32),
-    ),
-    max_size=4,
+UPDATE = BoundedUpdate(
+    ADAPTER.tensors, base=ADAPTER.digest, weight=3.0, bound=100.5, noise="simulated"
 )
 
 
 def with_field(content: RecordDict, name: str, value: Value | None) -> RecordDict:
     """The same body with one field of its request changed, or left out."""
-    fields = dict(content.config_records[wire.REQUEST])
+    fields = dict(content.config_records[records.REQUEST])
     del fields[name]
     if value is not None:
         fields[name] = value
     changed = dict(content.items())
-    changed[wire.REQUEST] = ConfigRecord(fields)
+    changed[records.REQUEST] = ConfigRecord(fields)
     return RecordDict(changed)
-
-
-def with_array(
-    data: bytes, shape: tuple[int, ...], *, dtype: str = "float32", stype: str = wire.RAW
-) -> RecordDict:
-    content = wire.update_reply(UPDATE)
-    content[wire.UPDATE] = ArrayRecord({"a": Array(dtype, shape, stype, data)})
-    return content
 
 
 def refused(content: RecordDict) -> str:
@@ -69,45 +58,6 @@ def refused(content: RecordDict) -> str:
     said = str(caught.value)
     assert "\n" not in said
     return said
-
-
-@given(tensors)
-def test_tensors_arrive_as_they_left(sent: dict[str, NDArray[np.float32]]) -> None:
-    got = wire.unpack(RecordDict({"x": wire.pack(sent)}), "x")
-    assert got.keys() == sent.keys()
-    for name, tensor in sent.items():
-        assert got[name].dtype == np.float32
-        assert got[name].shape == tensor.shape
-        assert got[name].tobytes() == tensor.tobytes()  # bit for bit, NaN included
-
-
-def test_a_tensor_travels_by_its_meaning_not_its_memory() -> None:
-    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
-    columns, steps = np.asfortranarray(matrix), matrix[:, ::2]
-    sent = {"columns": columns, "steps": steps, "big-endian": matrix.astype(">f4")}
-    got = wire.unpack(RecordDict({"x": wire.pack(sent)}), "x")
-    for name, tensor in sent.items():
-        np.testing.assert_array_equal(got[name], tensor)
-
-
-def test_one_body_is_one_sequence_of_bytes_whatever_the_order_of_names() -> None:
-    backwards = dict(reversed(list(ADAPTER.tensors.items())))
-    assert list(wire.pack(ADAPTER.tensors)) == list(wire.pack(backwards)) == ["a", "b"]
-
-
-def test_reading_copies_nothing_and_cannot_be_written_through() -> None:
-    content = wire.update_reply(UPDATE)
-    data = content.array_records[wire.UPDATE]["b"].data
-    tensor = wire.unpack(content, wire.UPDATE)["b"]
-    assert np.shares_memory(tensor, np.frombuffer(data, np.uint8))
-    with pytest.raises(ValueError, match="read-only"):
-        tensor[0, 0] = 1
-
-
-def test_nothing_is_pickled() -> None:
-    (array,) = wire.pack({"x": np.array([1.0], np.float32)}).values()
-    assert array.data == b"\0\0\x80?"  # 1.0, little-endian
-    assert (array.dtype, array.stype, tuple(array.shape)) == ("float32", "raw.little-endian", (1,))
 
 
 def test_a_member_arrives_as_it_left() -> None:
@@ -148,7 +98,9 @@ def test_a_request_to_evaluate_asks_for_no_training() -> None:
 
 def test_an_update_arrives_as_it_left() -> None:
     got = wire.read_update(wire.update_reply(UPDATE))
+    assert isinstance(got, BoundedUpdate)
     assert (got.base, got.weight) == (ADAPTER.digest, 3.0)
+    assert (got.bound, got.noise) == (100.5, "simulated")
     assert {name: tensor.tolist() for name, tensor in got.delta.items()} == {
         name: tensor.tolist() for name, tensor in UPDATE.delta.items()
     }
@@ -166,12 +118,12 @@ def test_a_metric_of_another_name_is_refused_and_not_repeated() -> None:
 
 
 def test_a_body_is_as_large_as_its_tensors() -> None:
-    assert wire.size(wire.nothing()) == 0
-    assert wire.size(wire.request(ADAPTER, TRAINING)) == 4 * 7
-    assert wire.size(wire.update_reply(UPDATE)) == 4 * 7
+    assert records.size(wire.nothing()) == 0
+    assert records.size(wire.request(ADAPTER, TRAINING)) == 4 * 7
+    assert records.size(wire.update_reply(UPDATE)) == 4 * 7
 
 
-@pytest.mark.parametrize("lost", [wire.UPDATE, wire.REQUEST])
+@pytest.mark.parametrize("lost", [wire.UPDATE, records.REQUEST])
 def test_a_reply_without_its_records_is_refused(lost: str) -> None:
     content = wire.update_reply(UPDATE)
     del content[lost]
@@ -179,32 +131,9 @@ def test_a_reply_without_its_records_is_refused(lost: str) -> None:
 
 
 def test_a_record_of_another_kind_does_not_pass_for_it() -> None:
-    content = RecordDict({wire.UPDATE: MetricRecord(), wire.REQUEST: ConfigRecord()})
+    content = RecordDict({wire.UPDATE: MetricRecord(), records.REQUEST: ConfigRecord()})
     assert "is not" in refused(with_field(wire.update_reply(UPDATE), "base", None))
     refused(content)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "stype"),
-    [("float64", wire.RAW), ("int32", wire.RAW), ("", wire.RAW), ("float32", "numpy.ndarray")],
-)
-def test_an_array_in_another_encoding_is_refused(dtype: str, stype: str) -> None:
-    assert "not float32" in refused(with_array(b"\0" * 8, (2,), dtype=dtype, stype=stype))
-
-
-@pytest.mark.parametrize("size", [0, 1, 23, 25, 28, 48])
-def test_an_array_of_more_or_fewer_bytes_than_its_shape_is_refused(size: int) -> None:
-    assert f"has {size} bytes" in refused(with_array(b"\0" * size, (2, 3)))
-
-
-@pytest.mark.parametrize("shape", [(-1,), (-1, -1), (2, -3), (-2, -3, 1), (-2, 0)])
-def test_a_negative_size_is_refused(shape: tuple[int, ...]) -> None:
-    refused(with_array(b"\0" * 4 * abs(math.prod(shape)), shape))
-
-
-@pytest.mark.parametrize("shape", [(1,) * 65, (0, 2**62, 2**62), (2**63, 0)])
-def test_a_shape_that_no_array_can_have_is_refused(shape: tuple[int, ...]) -> None:
-    refused(with_array(b"" if 0 in shape else b"\0" * 4, shape))
 
 
 HUGE = pytest.param(10**400, id="huge")  # more than a float holds
@@ -241,7 +170,7 @@ def test_a_name_that_is_empty_long_or_unprintable_is_refused(
 
 
 def test_a_name_may_be_as_long_as_allowed() -> None:
-    member = replace(MEMBER, platform="礁" * wire.MAX_NAME)
+    member = replace(MEMBER, platform="礁" * records.MAX_NAME)
     assert wire.read_member(wire.hello_reply(member)) == member
 
 
@@ -255,7 +184,9 @@ def test_a_request_that_lacks_a_field_is_refused_or_asks_for_no_training(field: 
             wire.read_request(content)
 
 
-@pytest.mark.parametrize("field", ["version", "round", "rounds", "epochs", "batch", "seed"])
+@pytest.mark.parametrize(
+    "field", ["version", "round", "rounds", "epochs", "batch", "seed", "steps"]
+)
 def test_half_a_round_is_refused(field: str) -> None:
     with pytest.raises(ReplyError, match=f"'{field}' is not a whole number"):
         wire.read_request(with_field(wire.request(ADAPTER, TRAINING), field, 1.5))
@@ -269,7 +200,7 @@ def test_an_adapter_that_is_not_the_one_of_its_digest_is_refused(field: str) -> 
 
 def test_an_adapter_that_changed_on_its_way_is_refused() -> None:
     content = wire.request(ADAPTER)
-    content[wire.ADAPTER] = wire.pack({**ADAPTER.tensors, "a": np.zeros(1, np.float32)})
+    content[wire.ADAPTER] = records.pack({**ADAPTER.tensors, "a": np.zeros(1, np.float32)})
     with pytest.raises(ReplyError, match="not that of its digest"):
         wire.read_request(content)
 
@@ -279,3 +210,19 @@ def test_a_metric_that_is_no_finite_number_is_refused(value: float | list[float]
     content = RecordDict({wire.METRICS: MetricRecord({"hr@10": value})})
     with pytest.raises(ReplyError, match="metric 'hr@10' is not a finite number"):
         wire.read_metrics(content)
+
+
+@pytest.mark.parametrize("noise", PROTECTIONS)
+def test_an_update_says_how_it_was_protected(noise: Protection) -> None:
+    assert wire.read_update(wire.update_reply(replace(UPDATE, noise=noise))).noise == noise
+
+
+@pytest.mark.parametrize("noise", [None, "", "some", "Secure", "secure ", True, 1])
+def test_a_protection_nobody_knows_is_refused(noise: Value | None) -> None:
+    assert "noise" in refused(with_field(wire.update_reply(UPDATE), "noise", noise))
+
+
+@pytest.mark.parametrize("bound", [*NOT_A_NUMBER, HUGE])
+def test_a_bound_that_is_no_number_is_refused(bound: Value | None) -> None:
+    said = refused(with_field(wire.update_reply(UPDATE), "bound", bound))
+    assert "'bound' is not a finite number" in said

@@ -13,7 +13,14 @@ from clients.platform import Platform
 from server.registry import Registry
 from shared import metrics
 from simulations.candidates import Kept, validated
-from simulations.compare import SCORERS, by_length, compare, compare_untrained, verdict
+from simulations.compare import (
+    SCORERS,
+    by_length,
+    compare,
+    compare_untrained,
+    ordered,
+    verdict,
+)
 from simulations.prepare import Ready, prepare
 from simulations.run import federate
 from simulations.scenario import Scenario, load_scenario
@@ -65,6 +72,26 @@ def test_every_platform_has_all_eight_scorers_in_one_order(done: Comparison) -> 
             low, high = row["ci95"]["ndcg@10"]
             assert 0 <= low <= row["ndcg@10"] <= high <= 1
             assert 0 <= row["mrr"] <= 1
+
+
+def test_federations_under_plans_stand_after_the_one_without_and_change_no_other_figure(
+    done: Comparison,
+) -> None:
+    private = {"federated ε=8": done.registry, "federated ε=1": done.registry}
+    found, _ = compare(done.scenario, done.ready.platforms, done.registry, seed=0, private=private)
+    place = SCORERS.index("federated") + 1
+    assert found["scorers"] == [*SCORERS[:place], *private, *SCORERS[place:]]
+    for name, platform in done.found["platforms"].items():
+        with_plans = found["platforms"][name]["scorers"]
+        assert list(with_plans) == found["scorers"]
+        assert {it: with_plans[it] for it in SCORERS} == platform["scorers"]
+        for it in private:  # of the same rounds here, so the same state is kept
+            assert with_plans[it]["kept"] == with_plans["federated"]["kept"]
+            assert with_plans[it]["ndcg@10"] == with_plans["federated"]["ndcg@10"]
+
+
+def test_without_plans_the_order_is_that_of_the_eight() -> None:
+    assert ordered([]) == list(SCORERS)
 
 
 def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Comparison) -> None:

@@ -18,7 +18,7 @@ from server.registry import Registry
 from shared import wire
 from shared.adapter import Adapter
 from shared.errors import ConfigError, DataError, ReplyError
-from shared.update import Update, check_update
+from shared.update import BoundedUpdate, check_update
 from simulations.harness import Config, Fault, InProcessGrid, run_in_process, run_on_ray
 
 Run = Callable[..., Registry]
@@ -47,7 +47,7 @@ def answering(work: Callable[[str], None] = lambda _name: None) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         work(str(context.node_config["name"]))
         adapter, _ = wire.read_request(message.content)
-        update = Update({"w": np.ones(2, np.float32)}, adapter.digest)
+        update = BoundedUpdate({"w": np.ones(2, np.float32)}, adapter.digest)
         return Message(wire.update_reply(update), reply_to=message)
 
     @app.evaluate()
@@ -246,7 +246,7 @@ def test_every_fault_on_a_schedule_is_survived_and_stands_in_the_record(
     assert [list(it["refused"]) for it in told] == [[], [], ["atelier"], *([["kiosk"]] * 4)]
     for it in told:
         assert sorted([*it["replied"], *it["missing"], *it["refused"]]) == sorted(trio)
-    reasons = ["answered with error code 2", *SPOILT.values()]
+    reasons = ["the platform could not answer", *SPOILT.values()]
     assert all(
         why in next(iter(it["refused"].values())) for why, it in zip(reasons, told[2:], strict=True)
     )

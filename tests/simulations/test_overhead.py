@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from server.registry import RoundReport
-from shared import wire
+from shared import records, wire
 from simulations.benchmarks.overhead import MIB, Clock, adapter, measure, no_op, timed
 from simulations.harness import Config, run_in_process
 
@@ -19,7 +19,7 @@ def test_both_engines_have_a_figure_or_none() -> None:
 
 
 def test_the_adapter_that_travels_has_one_mebibyte() -> None:
-    assert wire.size(wire.request(adapter())) == MIB
+    assert records.size(wire.request(adapter())) == MIB
 
 
 def test_a_benchmark_leaves_the_logs_as_they_were(caplog: pytest.LogCaptureFixture) -> None:

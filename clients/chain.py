@@ -1,0 +1,189 @@
+"""The chain of a Ledger: what an entry is, and how one proves that none was edited or left out.
+
+    genesis ─before→ entry 1 ─hash→ before, entry 2 ─hash→ … ─hash→ head
+                     reserve        release or abandon
+
+An entry is kept as canonical JSON, whose SHA-256 the next one holds. Genesis is the hash of random
+bytes, so a head, which the server sees, tells nothing. Entries come in pairs: at most one
+reservation is open, and it is the last entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.accounting import Charge
+from shared.errors import LedgerError, PlanError
+from shared.update import Noise, Receipt
+
+Kind = Literal["reserve", "release", "abandon"]
+REPEATED = ("dataset", "unit", "asked", "charge", "plan", "noise")  # by what ends a reservation
+RESTORE = "put the newest copy back; an older one is refused as well"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The request that a reservation answers; the same one again is answered from the ledger.
+
+    Attributes:
+        purpose: what leaves: an Update, or metrics.
+        run: whose round it is.
+        round: its number.
+        adapter: digest of the Adapter that came in.
+    """
+
+    purpose: Literal["update", "metrics"]
+    run: str
+    round: int
+    adapter: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row, never changed.
+
+    Attributes:
+        number: from 1.
+        kind: reserve: may be spent. release: is spent. abandon: nothing left the platform.
+        of: number of the reserve that this one ends; None on a reserve.
+        dataset: whose budget.
+        unit: what one record of it is.
+        asked: which request it answers.
+        charge: what it costs.
+        plan: every number of the Plan that was in force, `Plan.public()`.
+        noise: where the noise came from.
+        time: seconds since 1970.
+        payload: SHA-256 of what was released, hex; None on the other kinds.
+        before: hash of the entry before, or genesis.
+        hash: SHA-256 of all of the above, hex.
+    """
+
+    number: int
+    kind: Kind
+    of: int | None
+    dataset: str
+    unit: str
+    asked: Asked
+    charge: Charge
+    plan: Mapping[str, float | int | str]
+    noise: Noise
+    time: float
+    payload: str | None
+    before: str
+    hash: str = ""
+
+
+Entries = Sequence[Entry]
+
+
+def digest(content: str | bytes) -> str:
+    """SHA-256, hex."""
+    return sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def canonical(fields: Mapping[str, Any]) -> str:
+    """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def genesis(identity: str, noise: str) -> str:
+    """What the first entry holds as the hash before it; a ledger's noise is sealed in it."""
+    return digest(canonical({"id": identity, "noise": noise}))
+
+
+def text_of(entry: Entry) -> str:
+    """What is hashed and kept."""
+    fields = asdict(entry)
+    del fields["hash"]
+    return canonical(fields)
+
+
+def sealed(entry: Entry) -> Entry:
+    """The entry with its hash."""
+    return replace(entry, hash=digest(text_of(entry)))
+
+
+def verified(
+    rows: Iterable[tuple[object, object, object]], *, start: str, where: Path
+) -> list[Entry]:
+    """Entries of rows (number, text, hash), in the order of their numbers.
+
+    Args:
+        rows: as they are kept.
+        start: genesis.
+        where: the ledger, for errors.
+
+    Raises:
+        LedgerError: an entry was edited, removed, added or moved; names the first.
+    """
+    found: list[Entry] = []
+    for place, (number, text, seal) in enumerate(rows, start=1):
+        entry = _parsed(text, seal)
+        before = found[-1] if found else None
+        if number != place or entry is None or not _follows(entry, before, start):
+            raise LedgerError(
+                f"entry {place} was edited, removed or moved", where=where, todo=RESTORE
+            )
+        found.append(entry)
+    return found
+
+
+def _parsed(text: object, seal: object) -> Entry | None:
+    if not isinstance(text, str) or not isinstance(seal, str) or digest(text) != seal:
+        return None
+    try:
+        fields = json.loads(text)
+        asked, charge = Asked(**fields.pop("asked")), Charge(**fields.pop("charge"))
+        return Entry(asked=asked, charge=charge, hash=seal, **fields)
+    except (ValueError, TypeError, KeyError, AttributeError, PlanError):
+        return None
+
+
+def _follows(entry: Entry, before: Entry | None, start: str) -> bool:
+    if before is None:
+        return (entry.number, entry.before, entry.kind) == (1, start, "reserve")
+    if (entry.number, entry.before) != (before.number + 1, before.hash):
+        return False
+    if before.kind != "reserve":
+        return entry.kind == "reserve"
+    same = all(getattr(entry, name) == getattr(before, name) for name in REPEATED)
+    return entry.kind in {"release", "abandon"} and entry.of == before.number and same
+
+
+def receipt_of(entries: Entries, start: str) -> Receipt:
+    """What a ledger with these entries is known by."""
+    return Receipt(len(entries), entries[-1].hash if entries else start)
+
+
+def check_known(
+    entries: Entries, *, start: str, known: Receipt, by: str, where: str | Path
+) -> None:
+    """Refuse a ledger that is older than what is known of it, or another one.
+
+    Args:
+        entries: of the ledger; it may have gone on since it was known.
+        start: genesis.
+        known: of it.
+        by: who knows, for errors.
+        where: the ledger, for errors.
+
+    Raises:
+        LedgerError: entries are missing at its end, or the last one known is not in it.
+    """
+    if known.count > len(entries):
+        raise LedgerError(
+            f"is an old copy: it has {len(entries)} entries, {by} knows {known.count}",
+            where=where,
+            todo="put the newest copy back",
+        )
+    if known.count < 0 or receipt_of(entries[: known.count], start).head != known.head:
+        raise LedgerError(
+            f"entry {known.count} is not the one that {by} knows: it is another ledger",
+            where=where,
+            todo="put back the ledger that this platform has used so far",
+        )

@@ -1,0 +1,233 @@
+"""The files of a Ledger: SQLite's, which is only ever added to, and the head file, kept apart.
+
+    lock, then  ledger ─commit, fsync→  head ─fsync→  only now does a method of the Ledger return
+
+Whatever the disk or SQLite has against it becomes a LedgerError of one line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from clients.chain import (
+    RESTORE,
+    Entry,
+    canonical,
+    check_known,
+    digest,
+    genesis,
+    text_of,
+    verified,
+)
+from shared.errors import LedgerError
+from shared.update import Noise, Receipt
+
+DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
+
+SCHEMA = (
+    "CREATE TABLE meta (id TEXT NOT NULL, noise TEXT NOT NULL)",
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, text TEXT NOT NULL, hash TEXT NOT NULL)",
+    # What was released last for each purpose, for retries; its SHA-256 is in the chain.
+    "CREATE TABLE answers (purpose TEXT PRIMARY KEY, number INTEGER NOT NULL, payload BLOB)",
+)
+
+
+def locked(path: Path) -> int:
+    """A handle that keeps every other writer out until it is closed, or its process ends."""
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        os.close(handle)
+        if isinstance(fault, BlockingIOError):
+            raise LedgerError(
+                "is in use by another process", where=path, todo="stop one of the two"
+            ) from None
+        raise
+    return handle
+
+
+def connected(path: Path, *, write: bool) -> sqlite3.Connection:
+    """A connection to a file that is there, in which nothing is written without a transaction."""
+    if not path.exists():
+        raise LedgerError("is missing", where=path, todo="put the newest copy back")
+    mode = "rw" if write else "ro"
+    base = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    base.execute("PRAGMA synchronous = FULL")
+    return base
+
+
+def create(path: Path, noise: Noise) -> None:
+    """Make an empty ledger of this noise; it is there as a whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        part.touch(mode=0o600)  # nobody else may read it
+        with closing(connected(part, write=True)) as base:
+            if base.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+                raise LedgerError("cannot be kept safe there", where=path, todo="use a local disk")
+            with transaction(base):
+                for statement in SCHEMA:
+                    base.execute(statement)
+                base.execute("INSERT INTO meta VALUES (?, ?)", (os.urandom(32).hex(), noise))
+        part.rename(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def contents(
+    base: sqlite3.Connection, path: Path, *, head: Receipt | None, receipt: Receipt | None = None
+) -> tuple[str, str, list[Entry]]:
+    """A ledger's noise, genesis and entries, once everything has been verified.
+
+    Args:
+        base: connection to it.
+        path: of it, for errors.
+        head: what its head file knows.
+        receipt: what the server knows.
+
+    Raises:
+        LedgerError: it is damaged or edited, older than is known, or has lost its head file.
+    """
+    if base.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise LedgerError("is damaged", where=path, todo=RESTORE)
+    meta = base.execute("SELECT id, noise FROM meta").fetchall()
+    if len(meta) != 1:
+        raise LedgerError("is damaged", where=path, todo=RESTORE)
+    identity, noise = map(str, meta[0])
+    start = genesis(identity, noise)
+    rows = base.execute("SELECT number, text, hash FROM entries ORDER BY number")
+    found = verified(rows, start=start, where=path)
+    if found and head is None:
+        raise LedgerError(
+            "its head file is missing, so nobody can tell whether this is the newest copy",
+            where=path,
+            todo="put the head file back",
+        )
+    for by, known in (("its head file", head), ("the server", receipt)):
+        if known is not None:
+            check_known(found, start=start, known=known, by=by, where=path)
+    return noise, start, found
+
+
+def add(
+    base: sqlite3.Connection, entry: Entry, *, after: Receipt, payload: bytes | None, path: Path
+) -> None:
+    """Commit an entry, and the payload that it released.
+
+    Raises:
+        LedgerError: the ledger does not end where the writer left it.
+    """
+    with transaction(base):
+        last = base.execute("SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1")
+        if last.fetchone() != ((after.count, after.head) if after.count else None):
+            raise LedgerError("was changed by something else", where=path, todo=RESTORE)
+        row = (entry.number, text_of(entry), entry.hash)
+        base.execute("INSERT INTO entries VALUES (?, ?, ?)", row)
+        if payload is not None:
+            answer = (entry.asked.purpose, entry.number, payload)
+            base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", answer)
+
+
+def payload_of(base: sqlite3.Connection, release: Entry, path: Path) -> bytes:
+    """What the release let out.
+
+    Raises:
+        LedgerError: it is gone, or another.
+    """
+    query = "SELECT payload FROM answers WHERE number = ?"
+    row = base.execute(query, (release.number,)).fetchone()
+    if row is None or not isinstance(row[0], bytes) or digest(row[0]) != release.payload:
+        raise LedgerError(
+            f"the payload of entry {release.number} was edited or removed",
+            where=path,
+            todo=RESTORE,
+        )
+    return row[0]
+
+
+@contextmanager
+def transaction(base: sqlite3.Connection) -> Iterator[None]:
+    """All of the body on the disk, or nothing."""
+    base.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        base.execute("COMMIT")
+    finally:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+
+
+def read_head(path: Path) -> Receipt | None:
+    """What the head file knows; None if there is no file.
+
+    Raises:
+        LedgerError: it cannot be read, or is no head file.
+    """
+    with in_one_line(path):
+        try:
+            fields = json.loads(path.read_text("ascii"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            fields = None
+    if isinstance(fields, dict) and set(fields) == {"count", "head"}:
+        count, head = fields["count"], fields["head"]
+        if type(count) is int and isinstance(head, str):
+            return Receipt(count, head)
+    raise LedgerError("is no head file, or damaged", where=path, todo="put the newest copy back")
+
+
+def write_head(path: Path, receipt: Receipt) -> None:
+    """Replace the head file; it is on the disk when this returns.
+
+    Raises:
+        LedgerError: it cannot be written; the one before is left.
+    """
+    part = path.with_name(f".{path.name}.part")  # one writer, so one name
+    with in_one_line(path):
+        with part.open("w", encoding="ascii") as file:
+            file.write(canonical(asdict(receipt)))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Whatever SQLite or the machine says against the file, as a LedgerError."""
+    try:
+        yield
+    except sqlite3.Error as fault:
+        if getattr(fault, "sqlite_errorname", None) in DAMAGE:
+            raise LedgerError(f"is damaged ({fault})", where=path, todo=RESTORE) from fault
+        raise _unwritable(path, str(fault)) from fault
+    except OSError as fault:
+        raise _unwritable(path, fault.strerror or str(fault)) from fault
+
+
+def _unwritable(path: Path, why: str) -> LedgerError:
+    return LedgerError(
+        f"cannot be read or written ({why})",
+        where=path,
+        todo="free some space, or make its folder writable",
+    )

@@ -1,0 +1,208 @@
+"""History ─train(Adapter, Plan)→ Update ─bound→ BoundedUpdate, and what it costs.
+
+answered before? → the same again, at no cost
+reserve → train → bound → release: only then may it leave
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from clients.egress import noised_metrics
+from clients.ledger import Asked, Ledger
+from clients.platform import Platform
+from clients.private import PrivateEngine
+from clients.randomness import Randomness
+from shared import metrics, wire
+from shared.accounting import Charge
+from shared.adapter import Adapter
+from shared.errors import PlanError
+from shared.tables.policy import Policy
+from shared.training import Recipe, Stretch, train
+from shared.update import (
+    MAX_NORM,
+    BoundedUpdate,
+    Noise,
+    Receipt,
+    Update,
+    bound,
+    from_bytes,
+    to_bytes,
+)
+
+
+def policy_of(platform: Platform) -> Policy:
+    """What may leave.
+
+    Raises:
+        PlanError: the platform's file does not say.
+    """
+    if platform.config.policy is None:
+        raise PlanError(
+            "has no Plan, so it trains for nobody",
+            where=platform.config.name,
+            todo="write a [privacy] section into its file",
+        )
+    return platform.config.policy
+
+
+def update(
+    platform: Platform,
+    start: Adapter,
+    asked: wire.Training,
+    standing: wire.Standing,
+    *,
+    recipe: Recipe,
+    stretch: Stretch,
+    rng: np.random.Generator,
+    randomness: Randomness,
+) -> tuple[BoundedUpdate, Receipt | None]:
+    """Train from the Adapter that came, as the platform's Policy allows.
+
+    Args:
+        platform: whose rows.
+        start: the Adapter.
+        asked: of the server; it can only ask for less than the Plan.
+        standing: what the server remembers.
+        recipe: rates, and where no Plan forbids it the batch.
+        stretch: which part of the schedule this round is.
+        rng: the order of Histories where there is no Plan.
+        randomness: samples and noise where there is one.
+
+    Raises:
+        PlanError: no Plan, or the server asks for a looser one.
+        BudgetError: it would cost more than is left.
+        LedgerError: the Ledger cannot be used.
+    """
+    policy = policy_of(platform)
+    weight = platform.config.weight
+
+    def moved(after: Adapter) -> Update:
+        return Update(after.minus(start), base=start.digest, weight=weight)
+
+    if policy.plan is None:
+        after = train(
+            platform.backbone, start, [platform.training], recipe, rng=rng, stretch=stretch
+        )
+        return bound(moved(after), MAX_NORM, noise="none"), None
+    check_neighbours(platform, randomness.noise)
+    plan = policy.plan.tightened(
+        clip=asked.clip or None,
+        noise_multiplier=asked.noise_multiplier or None,
+        steps=asked.steps or None,
+    )
+
+    def work() -> bytes:
+        engine = partial(
+            PrivateEngine, plan=plan, randomness=randomness, speed=platform.config.speed
+        )
+        after = train(
+            platform.backbone,
+            start,
+            [platform.training],
+            replace(recipe, epochs=1),
+            rng=rng,
+            engine=engine,
+            stretch=stretch,
+        )
+        return to_bytes(bound(moved(after), plan.update_norm, noise=randomness.noise))
+
+    request = Asked("update", standing.run, asked.round, start.digest)
+    payload, receipt = charged(
+        replace(policy, plan=plan),
+        request,
+        plan.charge,
+        work,
+        noise=randomness.noise,
+        receipt=standing.receipts.get(platform.config.name),
+    )
+    return from_bytes(payload), receipt
+
+
+def check_neighbours(platform: Platform, noise: Noise) -> None:
+    """Refuse rows in which one shopper more is another one less.
+
+    Raises:
+        PlanError: the platform keeps only so many shoppers. A simulation may: its rows are public.
+    """
+    if platform.config.events.limit is not None and noise == "secure":
+        raise PlanError(
+            "keeps a limit of shoppers, so that one who comes pushes another out",
+            where=platform.config.name,
+            todo="leave limit out of [events] under a Plan",
+        )
+
+
+def validation(
+    platform: Platform, adapter: Adapter, standing: wire.Standing, *, randomness: Randomness
+) -> dict[str, float]:
+    """Validation metrics as the platform's file lets them leave: withheld, noised, or as they are.
+
+    Raises:
+        BudgetError: they would cost more than is left.
+        LedgerError: the Ledger cannot be used.
+    """
+    if not platform.config.share_metrics:
+        return {}
+    policy = policy_of(platform)
+    if policy.plan is None:
+        ranks = platform.rank(adapter, "validation").ranks
+        return {
+            wire.NDCG: float(metrics.ndcg(ranks).mean()),
+            wire.HIT_RATE: float(metrics.hit_rate(ranks).mean()),
+        }
+    check_neighbours(platform, randomness.noise)
+    multiplier = policy.metrics_noise
+    if multiplier is None:
+        raise PlanError(
+            "shares metrics without a noise_multiplier",
+            where=platform.config.name,
+            todo="set one under [evaluation]",
+        )
+
+    def work() -> bytes:
+        ranks = platform.rank(adapter, "validation").ranks
+        told = noised_metrics(ranks, noise_multiplier=multiplier, randomness=randomness, number=0)
+        return " ".join(repr(told[name]) for name in wire.METRIC_NAMES).encode()
+
+    payload, _receipt = charged(
+        policy,
+        Asked("metrics", standing.run, adapter.version, adapter.digest),
+        Charge(multiplier),
+        work,
+        noise=randomness.noise,
+        receipt=standing.receipts.get(platform.config.name),
+    )
+    values = map(float, payload.decode().split())
+    return dict(zip(wire.METRIC_NAMES, values, strict=True))
+
+
+def charged(
+    policy: Policy,
+    asked: Asked,
+    charge: Charge,
+    work: Callable[[], bytes],
+    *,
+    noise: Noise,
+    receipt: Receipt | None,
+) -> tuple[bytes, Receipt]:
+    """What `work` makes, paid for once, however often it is asked for.
+
+    Guarantee: whatever is returned stands in the Ledger as released, on the disk. If `work` fails,
+    or the process dies before that, nothing was returned and nothing stays charged.
+    """
+    with Ledger.open(policy, noise=noise, receipt=receipt) as ledger:
+        payload = ledger.answered(asked)
+        if payload is None:
+            number = ledger.reserve(asked, charge)
+            try:
+                payload = work()
+            except BaseException:
+                ledger.abandon(number)
+                raise
+            ledger.release(number, payload)
+        return payload, ledger.receipt

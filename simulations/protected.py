@@ -1,0 +1,169 @@
+"""The same federation under Plans: one run for each ε, beside the one without.
+
+    OUT/private/epsilon-3/platforms/NAME.toml   the platform's file, with its Plan
+                          ledgers/NAME.ledger   what it spent
+                          rounds/               as of every run
+
+Noise comes from the scenario's seed, so that a figure can be repeated: it protects nobody, and
+every result says so. The number of shoppers is taken as public here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clients.ledger import balance
+from clients.platform import Platform
+from server.config import Federation
+from server.registry import Registry
+from shared.errors import ConfigError
+from shared.files import made_folder, replacing
+from shared.plan import Plan, default_delta, plan
+from shared.tables.config import PlatformConfig
+from shared.tables.dump import dump_platform
+from shared.tables.policy import Policy
+from simulations.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Protected:
+    """One federation under Plans, before it runs.
+
+    Attributes:
+        epsilon: every platform's budget, spent whole by the last round.
+        federation: how its rounds go.
+        out: its folder.
+        configs: of the platforms, in the order of their names.
+    """
+
+    epsilon: float
+    federation: Federation
+    out: Path
+    configs: tuple[PlatformConfig, ...]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Each platform's TOML file, by name."""
+        place = self.out / "platforms"
+        return {config.name: place / f"{config.name}.toml" for config in self.configs}
+
+
+def unprotected(config: PlatformConfig, out: Path) -> PlatformConfig:
+    """A platform of public or made-up rows, which lets everything out at once."""
+    place = out / "ledgers"
+    return replace(
+        config,
+        share_metrics=True,
+        policy=Policy(
+            plan=None,
+            dataset=config.name,
+            ledger=place / f"{config.name}.ledger",
+            head=place / f"{config.name}.head",
+            key=place / f"{config.name}.key",
+            answer_seconds=0.0,
+        ),
+    )
+
+
+def protected(
+    scenario: Scenario, platforms: tuple[Platform, ...], out: Path, *, epsilon: float
+) -> Protected:
+    """Write the platforms' files for one ε; Ledgers of an earlier run here are forgotten.
+
+    Raises:
+        PlanError: a platform has too few shoppers for any Plan.
+    """
+    settings = scenario.privacy
+    federation = replace(
+        scenario.federation,
+        learning_rate=settings.learning_rate or scenario.federation.learning_rate,
+        server_learning_rate=(
+            settings.server_learning_rate or scenario.federation.server_learning_rate
+        ),
+    )
+    place = out / "private" / f"epsilon-{epsilon:g}"
+    configs = []
+    for platform in platforms:
+        open_ = unprotected(platform.config, place)
+        assert open_.policy is not None
+        made = plan_of(scenario, len(platform.rows.histories), epsilon=epsilon)
+        configs.append(replace(open_, share_metrics=False, policy=replace(open_.policy, plan=made)))
+    return Protected(epsilon, federation, place, tuple(configs))
+
+
+def write(it: Protected, *, resume: bool) -> None:
+    """Write the platforms' files; unless it is resumed, forget what ran here before.
+
+    Raises:
+        ConfigError: the rounds to be resumed were run under other Plans.
+    """
+    if resume:
+        for config in it.configs:
+            file = it.files[config.name]
+            if not file.is_file() or file.read_text() != dump_platform(config):
+                raise ConfigError(
+                    "the rounds recorded are of another Plan",
+                    where=file,
+                    todo="set rounds and [privacy] to what they were, or leave --resume out",
+                )
+        return
+    shutil.rmtree(it.out, ignore_errors=True)
+    made_folder(it.out / "platforms")
+    made_folder(it.out / "ledgers")
+    for config in it.configs:
+        with replacing(it.files[config.name]) as part:
+            part.write_text(dump_platform(config))
+
+
+def plan_of(scenario: Scenario, shoppers: int, *, epsilon: float) -> Plan:
+    """The Plan of a platform with so many shoppers, that spends ε at 1/N^1.1 over all rounds."""
+    settings, federation = scenario.privacy, scenario.federation
+    rate = min(1.0, settings.batch / shoppers)
+    return plan(
+        epsilon=epsilon,
+        shoppers_at_least=shoppers,
+        sampling_rate=rate,
+        steps=settings.steps or math.ceil(federation.epochs / rate),
+        clip=settings.clip,
+        update_norm=settings.update_norm,
+        rounds=federation.rounds,
+        delta=default_delta(shoppers),
+    )
+
+
+def spent(it: Protected) -> dict[str, dict[str, Any]]:
+    """By platform, its Plan and what its Ledger says was spent."""
+    found: dict[str, dict[str, Any]] = {}
+    for config in it.configs:
+        assert config.policy is not None
+        assert config.policy.plan is not None
+        told = balance(config.policy)
+        found[config.name] = {
+            **config.policy.plan.public(),
+            **{name: asdict(told)[name] for name in ("spent", "releases")},
+        }
+    return found
+
+
+def told(runs: Mapping[float, tuple[Protected, Registry]]) -> list[dict[str, Any]]:
+    """The entry "privacy" of metrics.json: each ε with its Plans and what was spent."""
+    return [
+        {
+            "epsilon": epsilon,
+            "scorer": scorer_name(epsilon),
+            "noise": "simulated",
+            "rounds": registry.rounds()[-1],
+            "platforms": spent(it),
+        }
+        for epsilon, (it, registry) in runs.items()
+    ]
+
+
+def scorer_name(epsilon: float) -> str:
+    """What the federation under this ε is called among the scorers."""
+    return f"federated ε={epsilon:g}"

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from scipy.stats import chi2, kstest
+
+from clients.randomness import (
+    FINENESS,
+    Randomness,
+    Stream,
+    grid_of,
+    secure,
+    simulated,
+)
+
+HERE = simulated("test")
+MANY = 200_000
+
+
+def quarter_round(s: list[int], a: int, b: int, c: int, d: int) -> None:
+    """RFC 8439, 2.1."""
+    for x, y, z, turn in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+        s[x] = (s[x] + s[y]) & 0xFFFFFFFF
+        s[z] ^= s[x]
+        s[z] = ((s[z] << turn) | (s[z] >> (32 - turn))) & 0xFFFFFFFF
+
+
+def block(key: bytes, counter: int, nonce: bytes) -> bytes:
+    """RFC 8439, 2.3: 64 bytes of key stream, written out once more and slowly."""
+    words = b"expand 32-byte k" + key + counter.to_bytes(4, "little") + nonce
+    start = [int.from_bytes(words[at : at + 4], "little") for at in range(0, 64, 4)]
+    state = list(start)
+    columns = [(i, i + 4, i + 8, i + 12) for i in range(4)]
+    diagonals = [(0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)]
+    for _ in range(10):
+        for four in columns + diagonals:
+            quarter_round(state, *four)
+    mixed = [(one + other) & 0xFFFFFFFF for one, other in zip(state, start, strict=True)]
+    return b"".join(word.to_bytes(4, "little") for word in mixed)
+
+
+def test_the_reference_here_is_that_of_rfc_8439() -> None:
+    key, nonce = bytes(range(32)), bytes.fromhex("000000090000004a00000000")
+    assert block(key, 1, nonce).hex() == (  # 2.3.2
+        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
+        "d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+    )
+
+
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.sampled_from(list(Stream)),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 20),
+)
+def test_words_are_chacha20_s_with_stream_and_number_for_a_nonce(
+    key: bytes, stream: Stream, number: int, count: int
+) -> None:
+    nonce = int(stream).to_bytes(4, "little") + number.to_bytes(8, "little")
+    expected = b"".join(block(key, counter, nonce) for counter in range(3))[: 8 * count]
+    assert Randomness(key, "secure").words(stream, number, count).tobytes() == expected
+
+
+def test_streams_and_numbers_never_share_a_word() -> None:
+    drawn = [HERE.words(stream, number, 2000) for stream in Stream for number in (0, 1, 2, 2**32)]
+    every = np.concatenate(drawn)
+    assert len(np.unique(every)) == len(every)
+    assert len(set(map(int, Stream))) == len(Stream)
+
+
+def test_a_longer_draw_begins_with_the_shorter_and_others_do_not_shift_it() -> None:
+    few = HERE.words(Stream.SAMPLE, 3, 10)
+    HERE.words(Stream.SAMPLE, 2, 999)
+    assert np.array_equal(HERE.words(Stream.SAMPLE, 3, 1000)[:10], few)
+
+
+@dataclass(frozen=True)
+class Given(Randomness):
+    """Randomness whose every word is told beforehand."""
+
+    word: int = 0
+
+    def words(self, stream: Stream, number: int, count: int) -> NDArray[np.uint64]:
+        return np.full(count, self.word, np.uint64)
+
+
+@pytest.mark.parametrize("word", [0, 1, 2**11, 2**63 - 1, 2**63, 2**64 - 2**11, 2**64 - 1])
+def test_a_uniform_is_never_zero_nor_one_and_a_normal_always_finite(word: int) -> None:
+    extreme = Given(bytes(32), "simulated", word)
+    (uniform,) = extreme.uniforms(Stream.SAMPLE, 0, 1)
+    assert 0 < uniform < 1
+    assert math.isfinite(extreme.normals(Stream.NOISE, 0, 1)[0])
+
+
+@pytest.mark.parametrize("word", [0, 2**12, 2**62, 2**63 - 1, 2**63 + 2**12])
+def test_uniforms_lie_alike_on_either_side_of_one_half(word: int) -> None:
+    def uniform(word: int) -> float:
+        return float(Given(bytes(32), "simulated", word).uniforms(Stream.SAMPLE, 0, 1)[0])
+
+    larger = max(uniform(word), uniform(2**64 - 1 - word))
+    assert 1 - larger == min(uniform(word), uniform(2**64 - 1 - word))  # nothing is rounded
+
+
+def test_uniforms_are_uniform() -> None:
+    drawn = HERE.uniforms(Stream.SAMPLE, 0, MANY)
+    assert kstest(drawn, "uniform").pvalue > 0.01
+    assert drawn.mean() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / MANY))
+    counts = np.histogram(drawn, bins=100, range=(0, 1))[0]
+    assert chi2.sf(((counts - MANY / 100) ** 2 / (MANY / 100)).sum(), 99) > 0.01
+
+
+def test_normals_are_normal_in_bulk_in_moments_and_in_the_tails() -> None:
+    drawn = HERE.normals(Stream.NOISE, 0, MANY)
+    assert kstest(drawn, "norm").pvalue > 0.01
+    # Moment by moment within four standard errors: var(z^k) is E z^2k - (E z^k)^2.
+    for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        assert (drawn**power).mean() == pytest.approx(moment, abs=4 * math.sqrt(spread / MANY))
+    for beyond, chance in ((2, 0.0455003), (3, 0.0026998), (4, 6.33425e-5)):
+        expected = MANY * chance
+        assert abs((abs(drawn) > beyond).sum() - expected) < 4 * math.sqrt(expected)
+    assert abs(drawn).max() < 6.5
+
+
+@pytest.mark.parametrize("apart", [1, 2, MANY // 4, MANY // 2])
+def test_normals_do_not_depend_on_one_another(apart: int) -> None:
+    # Four are summed, of two pairs each: none may come back in another place.
+    drawn = HERE.normals(Stream.NOISE, 1, MANY)
+    for one in (drawn, drawn**2 - 1, np.abs(drawn) - math.sqrt(2 / math.pi)):
+        pairs = one[:-apart] * one[apart:]
+        assert abs(pairs.mean()) < 4 * pairs.std() / math.sqrt(len(pairs))
+
+
+def test_normals_of_different_numbers_are_different() -> None:
+    one, other = (HERE.normals(Stream.NOISE, number, 1000) for number in (0, 1))
+    assert not np.intersect1d(one, other).size
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.12
+
+
+# On the grid ---------------------------------------------------------------------------------
+
+sums = hnp.arrays(np.float64, st.integers(0, 6), elements=st.floats(-1e4, 1e4))
+clips = st.floats(1e-3, 1e3)
+multipliers = st.floats(0.2, 1e3)
+
+
+def noised(
+    total: NDArray[np.float64], clip: float, multiplier: float, *, number: int = 0
+) -> NDArray[np.float64]:
+    return HERE.on_grid(total, sensitivity=clip, multiplier=multiplier, number=number)
+
+
+@given(clips, multipliers)
+def test_the_grid_is_a_power_of_two_far_below_clip_and_noise(
+    clip: float, multiplier: float
+) -> None:
+    grid = grid_of(clip, multiplier)
+    assert math.frexp(grid)[0] == 0.5
+    assert grid <= min(clip, clip * multiplier) * 2.0**-FINENESS < 2 * grid
+
+
+@given(sums, clips, multipliers)
+def test_every_output_is_on_the_grid(
+    total: NDArray[np.float64], clip: float, multiplier: float
+) -> None:
+    told = noised(total, clip, multiplier)
+    steps = told / grid_of(clip, multiplier)  # exact: by a power of two
+    assert told.shape == total.shape
+    assert (steps == np.rint(steps)).all()
+    assert (np.abs(steps) < 2.0**53).all()  # so that no sum of two was rounded
+
+
+@given(sums, clips, multipliers, st.integers(-(2**40), 2**40))
+def test_a_sum_that_is_so_many_steps_on_gives_the_same_so_many_steps_on(
+    total: NDArray[np.float64], clip: float, multiplier: float, steps: int
+) -> None:
+    # Which values can be reached is then the same for every sum: the last bits tell nothing.
+    grid = grid_of(clip, multiplier)
+    start = np.rint(total / grid) * grid
+    on = start + steps * grid  # exact below 2^53 steps
+    moved = noised(on, clip, multiplier) - noised(start, clip, multiplier)
+    assert (moved == steps * grid).all()
+
+
+@given(sums, sums, clips, multipliers)
+def test_the_noise_is_the_same_whatever_the_sum_is(
+    one: NDArray[np.float64], other: NDArray[np.float64], clip: float, multiplier: float
+) -> None:
+    size = min(len(one), len(other))
+    grid = grid_of(clip, multiplier)
+
+    def noise(total: NDArray[np.float64]) -> NDArray[np.float64]:
+        return noised(total, clip, multiplier) / grid - np.rint(total / grid)
+
+    assert np.array_equal(noise(one[:size]), noise(other[:size]))
+
+
+def test_neighbours_of_the_grid_are_all_reached_from_every_sum() -> None:
+    # One number, many draws, a coarse view: the last three bits are all eight values, evenly.
+    grid = grid_of(1.0, 1.0)
+    for total in (0.0, 0.3, -1.7e3):
+        told = [noised(np.array([total]), 1.0, 1.0, number=it) / grid for it in range(4000)]
+        counts = np.bincount(np.concatenate(told).astype(np.int64) % 8, minlength=8)
+        assert chi2.sf(((counts - 500) ** 2 / 500).sum(), 7) > 0.01
+
+
+def test_the_noise_has_the_deviation_it_should_in_every_place() -> None:
+    for clip, multiplier in ((1.0, 1.0), (0.1, 3.0), (20.0, 0.5)):
+        told = noised(np.zeros(50_000), clip, multiplier) / (clip * multiplier)
+        assert kstest(told, "norm").pvalue > 0.01
+    halves = told.reshape(2, -1)
+    assert abs((halves[0] * halves[1]).mean()) < 4 / math.sqrt(halves.shape[1])
+
+
+def test_two_sums_of_a_round_are_noised_apart() -> None:
+    draws = [noised(np.zeros(100), 1.0, 1.0, number=number) for number in range(4)]
+    assert all(not np.intersect1d(one, other).size for one, other in pairwise(draws))
+
+
+def test_an_empty_sum_is_empty_and_shapes_stay() -> None:
+    assert noised(np.zeros((0, 3)), 1.0, 1.0).shape == (0, 3)
+    assert noised(np.zeros((2, 3)), 1.0, 1.0).shape == (2, 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_sum_that_is_not_finite_was_not_clipped_and_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="not finite was not clipped"):
+        noised(np.array([0.0, bad]), 1.0, 1.0)
+
+
+# Keys ----------------------------------------------------------------------------------------
+
+
+def test_secure_randomness_never_repeats_and_says_so() -> None:
+    drawn = [secure() for _ in range(100)]
+    assert {it.noise for it in drawn} == {"secure"}
+    assert {len(it.key) for it in drawn} == {32}
+    assert len({it.words(Stream.NOISE, 0, 1)[0] for it in drawn}) == 100
+
+
+def test_simulated_randomness_repeats_and_says_so() -> None:
+    assert simulated(1, "a") == simulated(1, "a")
+    assert simulated(1, "a").noise == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [((1,), ("1",)), ((1, 2), (12,)), (("ab", "c"), ("a", "bc")), ((), ("",))]
+)
+def test_different_seeds_are_different_keys(
+    one: tuple[int | str, ...], other: tuple[int | str, ...]
+) -> None:
+    assert simulated(*one).key != simulated(*other).key
+
+
+def test_a_key_is_never_shown() -> None:
+    for held in (secure(), HERE):
+        shown = f"{held!r} {held} {[held]}"
+        assert held.noise in shown
+        assert held.key.hex() not in shown
+        assert repr(held.key) not in shown
