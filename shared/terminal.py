@@ -77,10 +77,12 @@ def _logging(level: int) -> Iterator[None]:
     handler = RichHandler(console=stderr, show_path=False, show_level=False, show_time=False)
     logger = logging.getLogger("atoll")
     logger.addHandler(handler)
-    before = logger.level
+    before = logger.level, logger.propagate
     logger.setLevel(level)
+    logger.propagate = False  # Opacus gives the root logger a handler: lines would come twice
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

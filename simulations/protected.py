@@ -55,7 +55,7 @@ class Protected:
 
 def unprotected(config: PlatformConfig, out: Path) -> PlatformConfig:
     """A platform of public or made-up rows, which lets everything out at once."""
-    place = out / "ledgers"
+    place = out.resolve() / "ledgers"
     return replace(
         config,
         share_metrics=True,
@@ -86,7 +86,7 @@ def protected(
             settings.server_learning_rate or scenario.federation.server_learning_rate
         ),
     )
-    place = out / "private" / f"epsilon-{epsilon:g}"
+    place = out.resolve() / "private" / f"epsilon-{epsilon:g}"
     configs = []
     for platform in platforms:
         open_ = unprotected(platform.config, place)

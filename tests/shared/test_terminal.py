@@ -101,6 +101,19 @@ def test_log_lines_are_told_while_showing_and_no_longer(
     assert capsys.readouterr().err.split() == ["round", "1"]
 
 
+def test_a_line_is_told_once_though_a_library_gave_the_root_logger_a_handler(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, other = logging.getLogger(), logging.StreamHandler()
+    root.addHandler(other)
+    try:
+        with terminal.showing():
+            logging.getLogger("atoll.test").warning("once")
+    finally:
+        root.removeHandler(other)
+    assert capsys.readouterr().err.split() == ["once"]
+
+
 def test_quiet_tells_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("atoll.test")
     with terminal.showing(quiet=True) as progress:

@@ -276,3 +276,13 @@ def test_federating_without_plans_leaves_no_ledger(
     federate(scenario, ready, tmp_path)
     assert Registry(tmp_path).standing().receipts == {}
     assert [it for it in tmp_path.rglob("*.ledger")] == []
+
+
+def test_a_run_may_be_told_its_folder_from_where_one_stands(
+    scenario: Scenario, ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = replace(scenario, privacy=replace(scenario.privacy, epsilons=(8.0,)))
+    private(one, ready, Path("runs") / "here")
+    ran = counts(tmp_path / "runs" / "here")
+    assert ran == dict.fromkeys(NAMES, ["reserve", "release"] * 2)
