@@ -26,8 +26,8 @@ from clients import egress
 from clients.platform import Platform, open_platform
 from clients.proof import prove
 from clients.randomness import Randomness, secure, simulated
-from clients.train import update, validation
-from shared import wire
+from clients.train import paid, update, validation
+from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
 from shared.records import SAME_VERSION
@@ -45,38 +45,40 @@ def gate(
     """Let out what `clients.egress` builds; of a failure a number, at a time that tells little."""
     began, policy = time.monotonic(), None
     kind = message.metadata.message_type
+    body: records.Content | Error
     try:
-        # A platform that cannot be opened has no policy to read, and answers with a number at once.
+        # Before the tables: one that cannot be read must not tell by the time it takes.
+        policy = load_platform(named(context)).policy
         platform = resident(context)
-        policy = platform.config.policy
         reply = answer(message, context)
-        # A new Message: nothing that an answer hung on its own leaves with this one.
         body = egress.passed(
             kind,
             reply.content,
             platform.config,
             randomness(context).noise,
             backbone=platform.digest,
-            adapter=wire.read_request(message.content)[0] if kind == wire.TRAIN else None,
+            adapter=None if kind == wire.HELLO else wire.read_request(message.content)[0],
+            paid=paid(platform, kind, message.content, randomness(context).noise),
         )
-        reply = Message(body, reply_to=message)
     except Exception as fault:
-        named = context.node_config.get("platform")
-        log.warning("%s: %s", named, fault, exc_info=not isinstance(fault, AtollError))
+        which = context.node_config.get("platform")
+        log.warning("%s: %s", which, fault, exc_info=not isinstance(fault, AtollError))
         if policy is not None:
             egress.note(policy, kind, fault)
         code = egress.refusal(fault)
-        reply = Message(Error(int(code), wire.REFUSALS[code]), reply_to=message)
+        body = Error(int(code), wire.REFUSALS[code])
     if policy is not None:
         time.sleep(egress.wait(time.monotonic() - began, policy.answer_seconds))
-    return reply
+    # Made last, because a Message says when it was made; and anew, so that nothing which an answer
+    # hung on its own leaves with it.
+    return Message(body, reply_to=message)
 
 
 app = ClientApp(mods=[gate])
 
 # A process serves few platforms and many messages; rows and item vectors are read once, and again
-# when the platform's file is written anew.
-_open: dict[Path, tuple[int, Platform]] = {}
+# when one of its files is written anew: who is erased from a table is absent from the next round.
+_open: dict[Path, tuple[tuple[int, ...], Platform]] = {}
 _opening = threading.Lock()
 
 
@@ -136,21 +138,32 @@ def resident(context: Context) -> Platform:
     Raises:
         ConfigError: the node configuration names no platform file.
     """
-    named = context.node_config.get("platform")
-    if not isinstance(named, str):
-        raise ConfigError(
-            "the node configuration names no platform",
-            todo="start the node with platform=PATH of the platform's TOML file",
-        )
-    path = Path(named).resolve()
+    path = named(context)
     with _opening:
-        written = path.stat().st_mtime_ns if path.is_file() else 0
+        config = load_platform(path)
+        files = (path, config.events.path, config.items.path)
+        written = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
         if path not in _open or _open[path][0] != written:
-            platform = open_platform(load_platform(path))
+            platform = open_platform(config)
             if platform.config.policy is not None and platform.config.policy.plan is not None:
                 prove(platform.backbone, platform.table)
             _open[path] = (written, platform)
         return _open[path][1]
+
+
+def named(context: Context) -> Path:
+    """The platform's file.
+
+    Raises:
+        ConfigError: the node configuration names none.
+    """
+    which = context.node_config.get("platform")
+    if not isinstance(which, str):
+        raise ConfigError(
+            "the node configuration names no platform",
+            todo="start the node with platform=PATH of the platform's TOML file",
+        )
+    return Path(which).resolve()
 
 
 def randomness(context: Context, *purpose: str) -> Randomness:

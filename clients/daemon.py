@@ -13,13 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from clients import egress, report
-from clients.ledger import Balance, balance, entries
+from clients.balance import Balance, balance_of
+from clients.ledger import entries
 from clients.platform import open_platform
 from clients.recommend import Slate, history_of, recommend
 from shared import terminal
 from shared.adapter import load_adapter
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
+from shared.plan import Plan
 from shared.tables.config import PlatformConfig, load_platform
 from shared.tables.policy import Policy
 from shared.tables.table import read_platform
@@ -52,8 +54,28 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
     if as_json:
         terminal.console.print_json(json.dumps({"platform": config.name, **asdict(report)}))
         return
-    for line in report.lines():
+    for line in [*report.lines(), privacy_line(config.policy, report.shoppers)]:
         terminal.console.print(f"{config.name}: {line}", highlight=False, soft_wrap=True)
+
+
+def privacy_line(policy: Policy | None, shoppers: int) -> str:
+    """What the platform's file says of privacy.
+
+    Raises:
+        PlanError: the public lower bound is above the number of shoppers, so no bound.
+    """
+    if policy is None:
+        return "no [privacy] section: trains for nobody"
+    plan = policy.plan
+    if plan is None:
+        return "unprotected: whatever it trains leaves as it is"
+    if plan.shoppers_at_least > shoppers:
+        raise PlanError(
+            f"shoppers_at_least {plan.shoppers_at_least} is more than there are",
+            where="[privacy]",
+            todo="set a public lower bound that holds",
+        )
+    return f"a Plan of epsilon {plan.epsilon:g} at delta {plan.delta:.3g}, one record a {plan.unit}"
 
 
 @cli.command(
@@ -110,20 +132,29 @@ def budget(platform: PlatformFile, as_json: AsJson = False) -> None:
             where=platform,
             todo="write a Plan under [privacy] in its place",
         )
-    found = balance(policy)
+    held = entries(policy)
+    found = balance_of(held, dataset=policy.dataset, plan=policy.plan)
+    noise = sorted({entry.noise for entry in held})
     if as_json:
-        terminal.console.print_json(json.dumps({"platform": config.name, **asdict(found)}))
+        plan = policy.plan.public()
+        told = {"platform": config.name, **asdict(found), "noise": noise, "plan": plan}
+        terminal.console.print_json(json.dumps(told))
         return
-    for line in budget_lines(found):
+    for line in [*budget_lines(found, policy.plan), *(SIMULATED if "simulated" in noise else ())]:
         terminal.console.print(line, highlight=False, soft_wrap=True)
 
 
-def budget_lines(found: Balance) -> list[str]:
+SIMULATED = ("SIMULATED noise, which a seed repeats: nobody is protected by these releases",)
+
+
+def budget_lines(found: Balance, plan: Plan) -> list[str]:
     """A Balance for people."""
     return [
+        f"Plan: noise multiplier {plan.noise_multiplier:.4g}, clip {plan.clip:g}, sampling rate"
+        f" {plan.sampling_rate:g}, {plan.steps} steps a round",
         f"data set {found.dataset}, one record a {found.unit}, delta {found.delta:.3g}",
-        f"epsilon {found.epsilon:g}: {found.spent:.4f} spent in {found.releases} releases,"
-        f" {found.reserved:.4f} reserved, {found.left:.4f} left",
+        f"epsilon {found.epsilon:g}: {found.spent:.4g} spent in {found.releases} releases,"
+        f" {found.reserved:.4g} reserved, {found.left:.4g} left",
         f"{found.rounds_left} more rounds of the current Plan fit",
     ]
 
@@ -164,10 +195,12 @@ def report_command(
     assert platform is not None
     config = load_platform(platform)
     policy = policy_of(config, platform)
+    held = entries(policy) if policy.plan else []
     told = report.facts(
         config,
-        entries=entries(policy) if policy.plan else [],
-        balance=balance(policy) if policy.plan else None,
+        entries=held,
+        # Of the same entries: a round may end while this is made.
+        balance=balance_of(held, dataset=policy.dataset, plan=policy.plan) if policy.plan else None,
         audit=read_audit(audit) if audit else None,
         refused=[" ".join(note.values()) for note in egress.notes(policy)],
         statement=read_toml(statement, report.Statement).model_dump() if statement else None,

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.randomness import Randomness
+from clients.randomness import Randomness, Stream
 from shared import metrics, wire
 from shared.adapter import Adapter
 from shared.errors import (
@@ -33,7 +34,15 @@ from shared.records import Content
 from shared.tables.config import PlatformConfig
 from shared.tables.policy import Policy
 from shared.tasks import next_item
-from shared.update import MAX_NORM, Noise, Protection, check_update
+from shared.update import (
+    MAX_NORM,
+    BoundedUpdate,
+    Noise,
+    Protection,
+    Receipt,
+    check_update,
+    from_bytes,
+)
 from shared.wire import Refusal
 
 # A shopper changes the count by 1, the sums of NDCG and of hits by at most 1: √3, and a little.
@@ -49,6 +58,7 @@ def passed(
     *,
     backbone: str,
     adapter: Adapter | None = None,
+    paid: tuple[bytes, Receipt] | None = None,
 ) -> Content:
     """The reply of this kind, built anew from what may leave this platform.
 
@@ -60,7 +70,9 @@ def passed(
         config: of the platform, whose Policy says what may.
         noise: the kind that this process draws.
         backbone: digest of the platform's.
-        adapter: what it was asked to train from.
+        adapter: what it was asked to train from, or to evaluate.
+        paid: what the Ledger says was released for this very request, and its Receipt; None where
+            nothing was, or no Ledger is kept.
 
     Raises:
         ReplyError: a field is missing, malformed or not this platform's to send.
@@ -88,6 +100,10 @@ def passed(
         # A bound of its own making could tell of rows, so it is the Policy's or none.
         if update.bound != limit:
             raise stopped("an update of another bound")
+        if policy.plan is not None and (
+            paid is None or receipt != paid[1] or not same(update, from_bytes(paid[0]))
+        ):
+            raise stopped("an update that its Ledger has not released")
         return wire.update_reply(update, receipt)
     if kind == wire.EVALUATE:
         told = wire.read_metrics(content)
@@ -95,8 +111,30 @@ def passed(
             raise stopped("metrics, which its file withholds")
         if any(not 0 <= value <= 1 for value in told.values()):
             raise stopped("metrics out of range")
+        if told and policy.plan is not None and (paid is None or metrics_of(paid[0]) != told):
+            raise stopped("metrics that its Ledger has not released")
         return wire.metrics_reply(told)
     raise stopped(f"a reply to {kind[:40]!r}")
+
+
+def same(one: BoundedUpdate, other: BoundedUpdate) -> bool:
+    """Whether two Updates are one, to the last bit."""
+    return (
+        (one.base, one.weight, one.bound, one.noise)
+        == (other.base, other.weight, other.bound, other.noise)
+        and one.delta.keys() == other.delta.keys()
+        and all(np.array_equal(one.delta[name], other.delta[name]) for name in one.delta)
+    )
+
+
+def metrics_bytes(told: Mapping[str, float]) -> bytes:
+    """Metrics as a Ledger keeps them."""
+    return " ".join(repr(told[name]) for name in wire.METRIC_NAMES).encode()
+
+
+def metrics_of(payload: bytes) -> dict[str, float]:
+    """What `metrics_bytes` wrote."""
+    return dict(zip(wire.METRIC_NAMES, map(float, payload.decode().split()), strict=True))
 
 
 def protection(policy: Policy, noise: Noise) -> Protection:
@@ -183,7 +221,11 @@ def noised_metrics(
         [len(ranks), metrics.ndcg(ranks).sum(), metrics.hit_rate(ranks).sum()], np.float64
     )
     count, gain, hits = randomness.on_grid(
-        sums, sensitivity=METRICS_SENSITIVITY, multiplier=noise_multiplier, number=number
+        sums,
+        sensitivity=METRICS_SENSITIVITY,
+        multiplier=noise_multiplier,
+        number=number,
+        stream=Stream.METRICS,
     )
     return {
         wire.NDCG: float(np.clip(gain / max(count, 1.0), 0, 1)),

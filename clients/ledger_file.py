@@ -27,6 +27,7 @@ from clients.chain import (
     verified,
 )
 from shared.errors import LedgerError
+from shared.files import sync
 from shared.update import Noise, Receipt
 
 DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
@@ -79,7 +80,7 @@ def create(path: Path, noise: Noise) -> None:
                     base.execute(statement)
                 base.execute("INSERT INTO meta VALUES (?, ?)", (os.urandom(32).hex(), noise))
         part.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -200,16 +201,7 @@ def write_head(path: Path, receipt: Receipt) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path.parent)
 
 
 @contextmanager

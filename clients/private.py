@@ -19,23 +19,26 @@ steps, not whether one happens, not the chance of any other History to be in it.
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from clients.pieces import pieces
 from clients.randomness import Randomness, Stream
 from shared.backbone import Backbone, Gate
 from shared.errors import BackboneError
 from shared.plan import Plan
 from shared.training import Piece, Recipe, Rows, Speed
 
-# Clipping aims this much below C. A History's gradient is computed in single precision beside
-# others, whose number and length change its last bits (by 1e-6 of itself here): C covers that too.
+# Clipping aims this much below C, which covers what rounding to the grid adds (√d·2^-24 of C) and
+# the order of a sum in double precision.
 SLACK = 2.0**-10
 
 
@@ -59,12 +62,14 @@ class PrivateEngine:
         """
         if len(rows) != 1:
             raise ValueError("a Plan protects the shoppers of one platform")
-        self.histories = rows[0].histories
+        self.lengths = np.minimum(rows[0].histories.lengths, backbone.spec.max_length)
         self.plan, self.randomness, self.speed = plan, randomness, speed
         self.steps = plan.steps
+        self.counts: deque[int] = deque()  # of each piece that was handed out and not yet taken
         self.backbone = backbone
-        self.mixed, backbone.mixed = backbone.mixed, speed.mixed
         self.module = per_history(backbone)
+        # Not bfloat16: its rounding is coarse enough to move a sum.
+        self.mixed, backbone.mixed = backbone.mixed, False
         moved = [value for value in backbone.parameters() if value.requires_grad]
         self.optimizer = GridOptimizer(
             torch.optim.Adam(moved, lr=recipe.learning_rate),
@@ -73,17 +78,23 @@ class PrivateEngine:
         )
 
     def batches(self) -> Iterator[Iterable[Piece]]:
-        """A Poisson sample a step, in pieces of at most a microbatch; it may have none."""
-        count, size = len(self.histories), self.speed.microbatch
+        """A Poisson sample a step, in pieces of one shape each; it may have none."""
+        count = len(self.lengths)
         for step in range(self.steps):
             drawn = self.randomness.uniforms(Stream.SAMPLE, step, count) < self.plan.sampling_rate
-            chosen = np.flatnonzero(drawn)
-            yield [(0, chosen[at : at + size]) for at in range(0, len(chosen), size)]
+            yield self.cut(np.flatnonzero(drawn))
+
+    def cut(self, chosen: NDArray[np.int64]) -> Iterator[Piece]:
+        """The chosen Histories, cut; rows that only fill a piece will count for nothing."""
+        for part, count in pieces(self.lengths, chosen, microbatch=self.speed.microbatch):
+            self.counts.append(count)
+            yield 0, part
 
     def take(self, losses: Tensor) -> None:
         """Clip the gradient of each of these Histories and add them up."""
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.gather(len(losses))
+        count = self.counts.popleft() if self.counts else len(losses)
+        self.optimizer.gather(len(losses), count=count)
 
     def step(self, *, rate: float) -> None:
         """Noise on what was gathered, and a step of Adam."""
@@ -113,14 +124,15 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc]
         self.randomness = randomness
         self.released = 0
 
-    def gather(self, records: int) -> None:
-        """Clip and add up the gradients of one piece, which must have one row a record."""
+    def gather(self, records: int, *, count: int) -> None:
+        """Clip and add up the gradients of the first `count` of a piece's records, a row each."""
         for value in self.params:
             if len(gradients(value)) != records:
                 raise BackboneError(
                     f"{len(gradients(value))} gradients for {records} Histories",
                     todo="use a task whose losses are one a History",
                 )
+            value.grad_sample = gradients(value)[:count]
         self.signal_skip_step(True)
         self.step()
         self.zero_grad(set_to_none=True)

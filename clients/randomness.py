@@ -77,7 +77,13 @@ class Randomness:
         return np.asarray(every.reshape(HALVES, count).sum(0) / math.sqrt(HALVES))
 
     def on_grid(
-        self, total: NDArray[np.float64], *, sensitivity: float, multiplier: float, number: int
+        self,
+        total: NDArray[np.float64],
+        *,
+        sensitivity: float,
+        multiplier: float,
+        number: int,
+        stream: Stream = Stream.NOISE,
     ) -> NDArray[np.float64]:
         """A sum with Gaussian noise of standard deviation multiplier·sensitivity.
 
@@ -94,12 +100,13 @@ class Randomness:
             total: [d] sum.
             sensitivity: largest change of the sum by one shopper, L2.
             multiplier: σ.
-            number: of the draw; never used twice under one key.
+            number: of the draw; never used twice in one stream under one key.
+            stream: what the noise is for.
         """
         if not np.isfinite(total).all():
             raise ValueError("a sum that is not finite was not clipped")
         grid = grid_of(sensitivity, multiplier)
-        noise = self.normals(Stream.NOISE, number, total.size).reshape(total.shape)
+        noise = self.normals(stream, number, total.size).reshape(total.shape)
         # Whole numbers below 2^53, so that their sum is exact.
         steps = np.rint(total / grid) + np.rint(noise * (multiplier * sensitivity / grid))
         return np.asarray(steps * grid)

@@ -122,7 +122,7 @@ def facts(
             told = _told(epsilon(charges[:end], plan.delta))
             after[max(0, end - stretch) : end] = [told] * min(stretch, end)
     backbone = config.backbone if config.backbone and config.backbone.is_file() else None
-    elsewhere = [e.dataset for e in entries if e.kind == "release" and e not in own]
+    elsewhere = [e.dataset for e in entries if e.kind == "release" and e.dataset != policy.dataset]
     found = {
         "format": "atoll privacy report 1",
         "atoll": version("atoll"),

@@ -148,7 +148,7 @@ def _asked(found: Facts, told: Facts, *, bounded: bool) -> dict[str, Any]:
             "Privacy parameter ε": f"at most {eps(budget['spent'])} of {eps(budget['epsilon'])}"
             if bounded
             else "none: nothing is promised",
-            "Variant and δ": f"(ε, δ), δ = {budget['delta']:.6g}, below 1/N" if bounded else "none",
+            "Variant and δ": f"(ε, δ), δ = {budget['delta']:.6g}" if bounded else "none",
             "Unit of privacy": done["unit_of_privacy"],
             "Bounded or unbounded": done["neighbouring_relation"],
             "Composition": f"{found['accounting']}; every release counts, of every run",

@@ -11,16 +11,21 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clients.egress import noised_metrics
+from clients.egress import metrics_bytes, metrics_of, noised_metrics
 from clients.ledger import Asked, Ledger
+from clients.pieces import pieces
 from clients.platform import Platform
 from clients.private import PrivateEngine
 from clients.randomness import Randomness
 from shared import metrics, wire
 from shared.accounting import Charge
 from shared.adapter import Adapter
-from shared.errors import PlanError
+from shared.errors import AdapterError, DataError, PlanError
+from shared.events import Question
+from shared.ranking import rank
+from shared.records import Content
 from shared.tables.policy import Policy
 from shared.training import Recipe, Stretch, train
 from shared.update import (
@@ -33,6 +38,9 @@ from shared.update import (
     from_bytes,
     to_bytes,
 )
+
+LARGEST = 1e3  # of an Adapter's values; trained ones are below 10
+FAILED = b""  # the payload of a request that failed after rows were touched
 
 
 def policy_of(platform: Platform) -> Policy:
@@ -79,6 +87,7 @@ def update(
         LedgerError: the Ledger cannot be used.
     """
     policy = policy_of(platform)
+    check_adapter(start, platform)
     weight = platform.config.weight
 
     def moved(after: Adapter) -> Update:
@@ -149,6 +158,7 @@ def validation(
     if not platform.config.share_metrics:
         return {}
     policy = policy_of(platform)
+    check_adapter(adapter, platform)
     if policy.plan is None:
         ranks = platform.rank(adapter, "validation").ranks
         return {
@@ -165,20 +175,76 @@ def validation(
         )
 
     def work() -> bytes:
-        ranks = platform.rank(adapter, "validation").ranks
+        ranks = ranks_alone(platform, adapter)
         told = noised_metrics(ranks, noise_multiplier=multiplier, randomness=randomness, number=0)
-        return " ".join(repr(told[name]) for name in wire.METRIC_NAMES).encode()
+        return metrics_bytes(told)
 
     payload, _receipt = charged(
         policy,
-        Asked("metrics", standing.run, adapter.version, adapter.digest),
+        metrics_asked(adapter, standing),
         Charge(multiplier),
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),
     )
-    values = map(float, payload.decode().split())
-    return dict(zip(wire.METRIC_NAMES, values, strict=True))
+    return metrics_of(payload)
+
+
+def metrics_asked(adapter: Adapter, standing: wire.Standing) -> Asked:
+    """The request for metrics, as a Ledger knows it."""
+    return Asked("metrics", standing.run, adapter.version, adapter.digest)
+
+
+def ranks_alone(platform: Platform, adapter: Adapter) -> NDArray[np.float32]:
+    """[S] validation ranks, each from arithmetic that nobody else's rows have a part in."""
+    asked = platform.question("validation")
+    lengths = np.minimum(asked.contexts.lengths, platform.backbone.spec.max_length)
+    scorer, ranks = platform.scorer(adapter), np.empty(len(lengths), np.float32)
+    everyone = np.arange(len(lengths))
+    for part, count in pieces(lengths, everyone, microbatch=platform.config.speed.microbatch):
+        question = Question(asked.contexts.take(part), asked.targets[part])
+        found = rank(scorer, question, items=len(platform.rows.catalogue)).ranks
+        ranks[part[:count]] = found[:count]
+    return ranks
+
+
+def paid(
+    platform: Platform, kind: str, content: Content, noise: Noise
+) -> tuple[bytes, Receipt] | None:
+    """What the Ledger holds as released for this request, and its Receipt; for the egress door."""
+    policy = platform.config.policy
+    if kind == wire.HELLO or policy is None or policy.plan is None:
+        return None
+    if kind == wire.EVALUATE and not platform.config.share_metrics:
+        return None
+    adapter, asked = wire.read_request(content)
+    standing = wire.read_standing(content)
+    request = metrics_asked(adapter, standing)
+    if kind == wire.TRAIN and asked is not None:
+        request = Asked("update", standing.run, asked.round, adapter.digest)
+    with Ledger.open(policy, noise=noise) as ledger:
+        payload = ledger.answered(request)
+        return None if payload is None else (payload, ledger.receipt)
+
+
+def check_adapter(adapter: Adapter, platform: Platform) -> None:
+    """Refuse an Adapter that no honest federation comes to, before a row is touched.
+
+    Beyond it a loss could overflow for one shopper and not for another, and fail for that reason.
+
+    Raises:
+        AdapterError: other names or shapes than the slots, or a value beyond LARGEST.
+    """
+    if adapter.shapes != platform.untrained.shapes:
+        raise AdapterError(
+            "tensors do not fit this backbone", todo="use the backbone it was trained with"
+        )
+    # Written so that NaN is refused too.
+    if not all(bool((np.abs(it) <= LARGEST).all()) for it in adapter.tensors.values()):
+        raise AdapterError(
+            f"a value is beyond {LARGEST:g}, or not finite",
+            todo="have the coordinator lower its learning rate",
+        )
 
 
 def charged(
@@ -192,8 +258,12 @@ def charged(
 ) -> tuple[bytes, Receipt]:
     """What `work` makes, paid for once, however often it is asked for.
 
-    Guarantee: whatever is returned stands in the Ledger as released, on the disk. If `work` fails,
-    or the process dies before that, nothing was returned and nothing stays charged.
+    Guarantee: whatever is returned stands in the Ledger as released, on the disk. A process that
+    dies before that has returned nothing, and nothing stays charged. `work` that fails has touched
+    rows: its charge stays, and the same request fails again without another.
+
+    Raises:
+        DataError: `work` failed for this request before.
     """
     with Ledger.open(policy, noise=noise, receipt=receipt) as ledger:
         payload = ledger.answered(asked)
@@ -201,8 +271,12 @@ def charged(
             number = ledger.reserve(asked, charge)
             try:
                 payload = work()
-            except BaseException:
-                ledger.abandon(number)
+            except Exception:
+                ledger.release(number, FAILED)
                 raise
             ledger.release(number, payload)
+        if payload == FAILED:
+            raise DataError(
+                "this very request failed before", todo="see the log, mend it, await the next round"
+            )
         return payload, ledger.receipt

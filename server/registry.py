@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from server.aggregate import ServerState
 from shared.adapter import load_adapter, save_adapter
 from shared.errors import AdapterError, RoundError
-from shared.files import made_folder, replacing, unwritable
+from shared.files import made_folder, replacing, sync, unwritable
 from shared.update import Receipt
 from shared.wire import Standing
 
@@ -89,7 +89,7 @@ class Registry:
             (part / "round.json").write_text(json.dumps(asdict(report), indent=1, sort_keys=True))
             _sync(part)
             os.rename(part, final)
-            _sync_one(self.folder)
+            sync(self.folder)
         except (OSError, SafetensorError) as fault:
             raise unwritable(final, fault) from fault
         finally:
@@ -176,12 +176,4 @@ class Registry:
 def _sync(folder: Path) -> None:
     """Make the files of a folder durable before the folder gets its name."""
     for path in [*folder.iterdir(), folder]:
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

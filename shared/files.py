@@ -24,16 +24,17 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         # On the disk before it has the name, and the name before anybody is told.
-        _sync(part)
+        sync(part)
         os.replace(part, path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, SafetensorError) as fault:
         raise unwritable(path, fault) from fault
     finally:
         part.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

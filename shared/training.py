@@ -65,12 +65,10 @@ class Speed:
     """What makes training faster or smaller; nothing here bears on privacy.
 
     Attributes:
-        microbatch: Histories at once in memory under a Plan; a batch is cut into such pieces.
-        mixed: bfloat16 for matrix products on a GPU.
+        microbatch: Histories at once in memory under a Plan, at most.
     """
 
     microbatch: int = 64
-    mixed: bool = False
 
 
 @dataclass(frozen=True)

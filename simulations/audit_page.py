@@ -82,7 +82,7 @@ def _verdict(audits: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f"Every check is green. The auditor, who sees all that the guarantee covers, could refute "
-        f"an ε below {bounds}, with 95 % confidence: the claims stand."
+        f"an ε below {bounds}, with 95 % confidence: no claim is refuted."
     )
 
 

@@ -20,7 +20,10 @@ PROTOCOL = (
     "scorer ranks the full catalogue, with the shopper's seen items masked. Intervals are 95 % "
     "bootstrap over shoppers; federated is compared with local on the same shoppers, paired."
 )
-PRIVACY_COLUMNS = ("platform", "ε", "δ", "σ", "q", "steps", "spent", "NDCG@10", "over prior")
+PRIVACY_COLUMNS = (
+    *("platform", "ε", "NDCG@10", "no Plan", "over prior"),
+    *("spent", "δ", "σ", "q", "steps"),
+)
 PRIVACY = (
     "Each platform trained under a Plan of its own: neighbours differ by one shopper's whole "
     "History, ε is for all rounds together and against everyone outside the platform. The "
@@ -139,13 +142,14 @@ def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
                 [
                     name,
                     f"{run['epsilon']:g}",
+                    figure(reached),
+                    figure(ndcg(platform, "federated")),
+                    percent(reached / prior - 1) if prior > 0 else NONE,
+                    figure(plan["spent"], ".3f"),
                     f"{plan['delta']:.2g}",
                     figure(plan["noise_multiplier"], ".3f"),
                     figure(plan["sampling_rate"], ".3f"),
                     f"{run['rounds']} × {plan['steps']}",
-                    figure(plan["spent"], ".3f"),
-                    figure(reached),
-                    percent(reached / prior - 1) if prior > 0 else NONE,
                 ]
             )
     return rows

@@ -24,8 +24,7 @@
     [privacy]                      # what may leave: shared/tables/policy.py
 
     [performance]                  # optional; nothing in it bears on privacy
-    microbatch = 64                # Histories at once in memory, under a Plan
-    mixed = false                  # bfloat16 on a GPU, under a Plan
+    microbatch = 64                # Histories at once in memory under a Plan, at most
 
     [evaluation]                   # optional
     share_metrics = false          # true lets validation metrics leave the platform
@@ -179,7 +178,6 @@ class _Evaluation(Section):
 
 class _Performance(Section):
     microbatch: int = Field(default=64, ge=1, le=65_536)
-    mixed: bool = False
 
 
 class _File(Section):

@@ -88,7 +88,8 @@ class PrivacySection(Section):
     def _protected_or_not(self) -> Self:
         needed = ("epsilon", "shoppers_at_least", "sampling_rate", "steps")
         missing = [name for name in needed if getattr(self, name) is None]
-        if self.unprotected and len(missing) < len(needed):
+        numbers = {*needed, "delta", "rounds", "noise_multiplier", "clip", "expected_batch"}
+        if self.unprotected and self.model_fields_set & (numbers | {"update_norm"}):
             raise ValueError("give either unprotected = true or a Plan, not both")
         if not self.unprotected and missing:
             raise ValueError(f"a Plan needs {', '.join(missing)} as well")

@@ -99,7 +99,8 @@ class Watched:
         """As the engine draws them."""
         for pieces in self.engine.batches():
             seen = list(pieces)
-            places = [place for _which, place in seen]
+            # A piece may be filled with rows that are there twice and count once.
+            places = [np.unique(place) for _which, place in seen]
             self.tape.drawn.append(np.concatenate([np.zeros(0, np.int64), *places]))
             yield seen
 

@@ -35,16 +35,15 @@ MEAN_LENGTH = 8.9
 TURNS = 3  # processes of each mode
 STEPS = 5  # timed in each, after one that is not
 
-Mode = Literal["plain", "private", "one piece"]
-MODES: tuple[Mode, ...] = ("plain", "private", "one piece")
+Mode = Literal["plain", "private"]
+MODES: tuple[Mode, ...] = ("plain", "private")
 
 
 def measure(*, batch: int = BATCH, progress: Progress = silent) -> dict[str, float]:
     """Ratios of a private step to a plain one, and the figures behind them.
 
     Returns:
-        time_ratio and memory_ratio with the default microbatch; one_piece_time_ratio and
-        one_piece_memory_ratio with the whole batch as one; seconds and megabytes a step by mode.
+        time_ratio and memory_ratio; seconds and megabytes a step by mode.
     """
     found: dict[Mode, list[tuple[float, float]]] = {mode: [] for mode in MODES}
     context = multiprocessing.get_context("spawn")  # nothing of this process' memory
@@ -59,10 +58,8 @@ def measure(*, batch: int = BATCH, progress: Progress = silent) -> dict[str, flo
     return {
         "time_ratio": seconds["private"] / seconds["plain"],
         "memory_ratio": megabytes["private"] / megabytes["plain"],
-        "one_piece_time_ratio": seconds["one piece"] / seconds["plain"],
-        "one_piece_memory_ratio": megabytes["one piece"] / megabytes["plain"],
-        **{f"{mode.replace(' ', '_')}_seconds": seconds[mode] for mode in MODES},
-        **{f"{mode.replace(' ', '_')}_megabytes": megabytes[mode] for mode in MODES},
+        **{f"{mode}_seconds": seconds[mode] for mode in MODES},
+        **{f"{mode}_megabytes": megabytes[mode] for mode in MODES},
     }
 
 
@@ -76,7 +73,6 @@ def measured(mode: Mode, batch: int) -> tuple[float, float]:
         recipe = Recipe(batch=batch)
         engine = PlainEngine(backbone, [rows], recipe, rng=np.random.default_rng(0))
     else:
-        speed = Speed(microbatch=batch) if mode == "one piece" else Speed()
         engine = PrivateEngine(
             backbone,
             [rows],
@@ -84,15 +80,14 @@ def measured(mode: Mode, batch: int) -> tuple[float, float]:
             rng=np.random.default_rng(0),
             plan=plan_of(batch),
             randomness=secure(),
-            speed=speed,
+            speed=Speed(),
         )
-    size = batch if mode == "plain" else engine.speed.microbatch  # type: ignore[union-attr]
-    pieces = [everyone[at : at + size] for at in range(0, batch, size)]
     before = peak()
     times = []
     for _ in range(STEPS + 1):
         began = time.perf_counter()
-        for piece in pieces:
+        parts = [(0, everyone)] if isinstance(engine, PlainEngine) else engine.cut(everyone)
+        for _which, piece in parts:
             padded = next_item.pad(rows.histories, piece, max_length=backbone.spec.max_length)
             engine.take(next_item.losses(backbone, rows.table, padded))
         engine.step(rate=0.001)

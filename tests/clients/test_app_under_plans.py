@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from clients.app import SIMULATED, app
+from clients.app import SIMULATED, app, resident
 from clients.ledger import balance, entries
 from server.registry import Registry
 from shared import records, wire
@@ -237,3 +237,14 @@ def test_a_federation_goes_on_when_a_platforms_budget_is_exhausted(
     assert reports[2].noise == {"open": "none", "wide": "none"}
     last = entries(policy(protected))[-1]
     assert registry.standing().receipts == {"shop": Receipt(last.number, last.hash)}
+
+
+def test_whoever_is_erased_from_a_table_is_absent_from_the_next_round(protected: Path) -> None:
+    path = str(protected)
+    node = {"platform": path}
+    context = Context(1, 1, dict(node), RecordDict(), {})
+    before = resident(context).rows.histories.shoppers
+    table = protected.parent / "interactions.tsv"
+    kept = [line for line in table.read_text().splitlines() if not line.startswith(before[0])]
+    table.write_text("\n".join(kept) + "\n")
+    assert resident(context).rows.histories.shoppers == before[1:]

@@ -63,6 +63,7 @@ def test_check_tells_what_was_read_and_dropped(
         "shop: read 46 rows of events",  # ten shoppers of four and five events, and one more
         "shop: dropped 1 events of items not in the catalogue",
         "shop: kept 45 events of 10 shoppers, 16 items",
+        "shop: unprotected: whatever it trains leaves as it is",
     ]
     report = printed(typed, "check", "-p", path, "--json")
     assert (report["platform"], report["rows"], report["unknown_items"]) == ("shop", 46, 1)

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.egress import passed, refusal, wait
+from clients.egress import metrics_bytes, passed, refusal
 from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import (
@@ -25,7 +25,7 @@ from shared.plan import Plan
 from shared.records import Content
 from shared.tables.config import EventTable, ItemTable, PlatformConfig
 from shared.tables.policy import Policy
-from shared.update import MAX_NORM, BoundedUpdate, Receipt
+from shared.update import MAX_NORM, BoundedUpdate, Receipt, to_bytes
 from shared.wire import Refusal
 
 PLAN = Plan(
@@ -56,10 +56,11 @@ UPDATE = BoundedUpdate(
     {"w": np.array([3, 4], np.float32)}, base=START.digest, weight=2.0, bound=5.0, noise="secure"
 )
 RECEIPT = Receipt(2, "ab" * 32)
+METRICS = {wire.NDCG: 0.25, wire.HIT_RATE: 0.5}
 GOOD = {
     wire.HELLO: wire.hello_reply(wire.Member("shop", 2.0, DIGEST, "next-item")),
     wire.TRAIN: wire.update_reply(UPDATE, RECEIPT),
-    wire.EVALUATE: wire.metrics_reply({wire.NDCG: 0.25, wire.HIT_RATE: 0.5}),
+    wire.EVALUATE: wire.metrics_reply(METRICS),
 }
 FIELDS = {
     wire.HELLO: {"platform", "weight", "backbone", "task"},
@@ -70,7 +71,9 @@ SECRET = "shopper-4711"
 
 
 def through(kind: str, content: Content, config: PlatformConfig = CONFIG) -> Content:
-    return passed(kind, content, config, "secure", backbone=DIGEST, adapter=START)
+    payload = {wire.TRAIN: to_bytes(UPDATE), wire.EVALUATE: metrics_bytes(METRICS)}.get(kind)
+    paid = None if payload is None else (payload, RECEIPT)
+    return passed(kind, content, config, "secure", backbone=DIGEST, adapter=START, paid=paid)
 
 
 def stopped(kind: str, content: Content, config: PlatformConfig = CONFIG) -> str:
@@ -247,6 +250,18 @@ def test_an_update_without_a_receipt_or_with_one_nobody_keeps_is_stopped() -> No
     assert "another protection" in stopped(wire.TRAIN, unkept, OPEN)
 
 
+def test_what_the_ledger_has_not_released_is_stopped() -> None:
+    other = replace(UPDATE, delta={"w": UPDATE.delta["w"] * np.float32(0.5)})
+    assert "not released" in stopped(wire.TRAIN, wire.update_reply(other, RECEIPT))
+    newer = Receipt(RECEIPT.count + 2, RECEIPT.head)
+    assert "not released" in stopped(wire.TRAIN, wire.update_reply(UPDATE, newer))
+    raw = {wire.NDCG: 0.123456789, wire.HIT_RATE: 1 / 3}
+    assert "not released" in stopped(wire.EVALUATE, wire.metrics_reply(raw))
+    for kind in (wire.TRAIN, wire.EVALUATE):
+        with pytest.raises(ReplyError, match="not released"):
+            passed(kind, GOOD[kind], CONFIG, "secure", backbone=DIGEST, adapter=START)
+
+
 def test_metrics_are_withheld_unless_the_platform_s_file_shares_them() -> None:
     shy = replace(CONFIG, share_metrics=False)
     assert "withholds" in stopped(wire.EVALUATE, GOOD[wire.EVALUATE], shy)
@@ -276,25 +291,3 @@ def test_metrics_out_of_range_are_stopped(bad: float) -> None:
 def test_all_that_leaves_of_a_fault_is_one_of_four_numbers(fault: Exception, number: int) -> None:
     assert refusal(fault) == number
     assert {int(it) for it in Refusal} == {2, 101, 102, 103}
-
-
-@given(st.floats(0, 1e6), st.floats(1e-3, 3600))
-def test_a_reply_leaves_at_a_whole_multiple_and_never_before_it_is_ready(
-    elapsed: float, step: float
-) -> None:
-    rest = wait(elapsed, step)
-    assert 0 <= rest <= step
-    multiple = (elapsed + rest) / step
-    assert multiple >= 1
-    assert multiple == pytest.approx(round(multiple), rel=1e-9)
-
-
-def test_a_reply_that_is_ready_on_the_stroke_never_waits_less_than_no_time() -> None:
-    for count in range(1, 2000):
-        stroke = count * 0.1
-        for elapsed in (math.nextafter(stroke, 0), stroke, math.nextafter(stroke, math.inf)):
-            assert wait(elapsed, 0.1) >= 0
-
-
-def test_without_a_step_a_reply_leaves_at_once() -> None:
-    assert wait(0.123, 0.0) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_what_an_exception_holds_does_not_reach_the_reply(
     assert SECRET not in repr(vars(reply))
 
 
-def test_training_that_fails_gives_its_reservation_back(
+def test_training_that_fails_keeps_its_charge_and_fails_again_without_another(
     shop: Path, start: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_parts: object, **_how: object) -> Adapter:
@@ -190,11 +191,36 @@ def test_training_that_fails_gives_its_reservation_back(
         broken.setattr("clients.train.train", failing)
         (failed,) = ask(shop, asked)
     assert failed.error.code == 2
-    assert [entry.kind for entry in entries(policy_of(shop))] == ["reserve", "abandon"]
-    assert balance(policy_of(shop)).spent == 0
-    (mended,) = ask(shop, asked)
-    assert not mended.has_error()
+    # Rows were touched: that it failed is an answer, and must not be had again for nothing.
+    assert [entry.kind for entry in entries(policy_of(shop))] == ["reserve", "release"]
+    (again,) = ask(shop, asked)
+    assert again.error.code == 2
     assert balance(policy_of(shop)).releases == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.5e3, 3e38])
+@pytest.mark.parametrize("kind", [wire.TRAIN, wire.EVALUATE])
+def test_an_adapter_that_could_overflow_is_refused_before_a_row_is_touched(
+    shop: Path, start: Adapter, kind: str, value: float
+) -> None:
+    tensors = {name: it.copy() for name, it in start.tensors.items()}
+    next(iter(tensors.values())).flat[0] = value
+    hostile = replace(start, tensors=tensors)
+    training = TRAINING if kind == wire.TRAIN else None
+    (reply,) = ask(shop, (kind, wire.request(hostile, training)))
+    assert kind == wire.EVALUATE or reply.error.code == 2
+    assert entries(policy_of(shop)) == []
+
+
+def test_a_reply_says_it_was_made_when_it_left(
+    shop: Path, start: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("clients.app.egress.wait", lambda _elapsed, _step: 0.25)
+    monkeypatch.setattr("clients.app.time.sleep", lambda _s: waited.append(time.time()))
+    (reply,) = ask(shop, (wire.TRAIN, wire.request(start, TRAINING)))
+    assert waited
+    assert reply.metadata.created_at >= waited[-1]
 
 
 @pytest.mark.parametrize("asked", [{"noise_multiplier": 1e300}, {"clip": 1e-320}])

@@ -142,8 +142,8 @@ def walk(
     engine.optimizer.attach_step_hook(after_noise)
     try:
         for step in engine.batches():
-            pieces = [part for _, part in step]
-            drawn.append([part.tolist() for part in pieces])
+            pieces = [part for _, part in step]  # rows that fill a piece are there twice
+            drawn.append([np.unique(part).tolist() for part in pieces])
             for part in pieces:
                 batch = next_item.pad(held.histories, part, max_length=SPEC.max_length)
                 factor = torch.tensor([every.get(int(place), 1.0) for place in part])
@@ -268,3 +268,16 @@ def test_with_slots_at_the_end_of_float32_every_sum_is_finite_and_clipped(
     less, more = (walk(backbone, it, seed=6, plan=plan, size=1e38) for it in (lists[:-1], lists))
     assert all(np.isfinite(total).all() for total in less.sums + more.sums)
     check(less, more, newcomer=3, clip=plan.clip)
+
+
+@pytest.mark.parametrize("size", [0.3, 1e3])
+def test_nobodys_arithmetic_depends_on_who_else_is_there(backbone: Backbone, size: float) -> None:
+    plan = replace(PLAN, sampling_rate=1.0, steps=1)
+    others = histories(np.random.default_rng(10), 9)
+    newcomer = [1, 2, 3, 4, 5, 6, 7, 8]  # as long as any: padding would change for everyone
+    alone = walk(backbone, [newcomer], seed=7, plan=plan, size=size).sums[0]
+    before = walk(backbone, others, seed=7, plan=plan, size=size).sums[0]
+    for place in range(len(others) + 1):
+        lists = [*others[:place], newcomer, *others[place:]]
+        after = walk(backbone, lists, seed=7, plan=plan, size=size).sums[0]
+        np.testing.assert_allclose(after - before, alone, rtol=0, atol=1e-12)  # of double sums

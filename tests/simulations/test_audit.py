@@ -189,8 +189,8 @@ class Shuffled(PrivateEngine):
         count = round(1 / self.plan.sampling_rate)
         for step in range(self.steps):
             if step % count == 0:
-                parts = np.array_split(rng.permutation(len(self.histories)), count)
-            yield [(0, np.sort(parts[step % count]))]
+                parts = np.array_split(rng.permutation(len(self.lengths)), count)
+            yield self.cut(np.sort(parts[step % count]))
 
 
 def forgetful(policy: Policy, **named: Any) -> Ledger:

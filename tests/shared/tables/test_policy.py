@@ -194,9 +194,9 @@ def test_metrics_are_shared_under_a_plan_only_with_noise() -> None:
 
 
 def test_speed_has_a_section_that_holds_no_number_of_the_plan() -> None:
-    assert read("").speed == Speed(microbatch=64, mixed=False)
-    found = read(PLAN + "[performance]\nmicrobatch = 8\nmixed = true\n")
-    assert found.speed == Speed(microbatch=8, mixed=True)
+    assert read("").speed == Speed(microbatch=64)
+    found = read(PLAN + "[performance]\nmicrobatch = 8\n")
+    assert found.speed == Speed(microbatch=8)
     assert found.policy == read(PLAN).policy
     assert not {it.name for it in fields(Speed)} & {it.name for it in fields(Plan)}
     assert "unknown key 'performance.clip'" in refused(PLAN + "[performance]\nclip = 9.0\n")
@@ -212,7 +212,7 @@ def test_speed_has_a_section_that_holds_no_number_of_the_plan() -> None:
         PLAN,
         PLAN + 'delta = 1e-7\nclip = 0.3\nledger = "/far/ünder.ledger"\nhead = "../h"\n',
         PLAN.replace("noise_multiplier = 2.0", "rounds = 3") + "answer_seconds = 0.0\n",
-        PLAN + SHARE + "noise_multiplier = 20.0\n[performance]\nmicrobatch = 8\nmixed = true\n",
+        PLAN + SHARE + "noise_multiplier = 20.0\n[performance]\nmicrobatch = 8\n",
         OPEN + "[evaluation]\nnoise_multiplier = 3.0\n",
     ],
 )
