@@ -146,7 +146,7 @@ def resident(context: Context) -> Platform:
         if path not in _open or _open[path][0] != written:
             platform = open_platform(config)
             if platform.config.policy is not None and platform.config.policy.plan is not None:
-                prove(platform.backbone, platform.table)
+                prove(platform.backbone, platform.table, speed=config.speed)
             _open[path] = (written, platform)
         return _open[path][1]
 

@@ -30,7 +30,7 @@ TOLERANCE = 1e-3  # of a gradient's norm; single precision leaves 1e-6 to 1e-5 h
 STIR = 0.05  # standard deviation of the slots while they are probed: at zero most have no gradient
 
 
-def prove(backbone: Backbone, table: Tensor) -> None:
+def prove(backbone: Backbone, table: Tensor, *, speed: Speed | None = None) -> None:
     """Compare per-History gradients with one History at a time, and take a step.
 
     The slots are left as they were.
@@ -38,6 +38,7 @@ def prove(backbone: Backbone, table: Tensor) -> None:
     Args:
         backbone: on its device.
         table: [N, W] unit vectors on the same device.
+        speed: with which the platform trains; the default one if None.
 
     Raises:
         BackboneError: a gradient is not that of its History, or none is there, or a slot does not
@@ -52,7 +53,7 @@ def prove(backbone: Backbone, table: Tensor) -> None:
                 noise = rng.normal(0, STIR, tuple(value.shape))
                 value.copy_(torch.from_numpy(noise).to(value))
         check_gradients(backbone, rows)
-        check_company(backbone, rows)
+        check_company(backbone, rows, microbatch=(speed or Speed()).microbatch)
         check_step(backbone, rows)
     finally:
         fill_slots(backbone, before)
@@ -107,11 +108,11 @@ def check_gradients(backbone: Backbone, rows: Rows) -> None:
             )
 
 
-def check_company(backbone: Backbone, rows: Rows) -> None:
+def check_company(backbone: Backbone, rows: Rows, *, microbatch: int) -> None:
     """Raises: BackboneError if a gradient's last bits depend on who else is in its piece."""
     rng = np.random.default_rng(2)
     for length in COMPANY:
-        size = rows_of(length, Speed().microbatch)
+        size = rows_of(length, microbatch)
         mine = rng.integers(len(rows.table), size=length).astype(np.int32)
         found = []
         for place in {0, size // 2, size - 1}:
