@@ -78,7 +78,7 @@ def words(found: Facts) -> dict[str, Any]:
             f"{eps(budget['epsilon'])}."
         )
     elif status == "nothing released":
-        claim = "Nothing has been released, so nothing is spent."
+        claim = "Nothing of this data set has been released."
     bounded = status in ("protected", "over budget", "nothing released")
     wait = found["answer_seconds"]
     told: dict[str, Any] = {
@@ -264,7 +264,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    symbol = {"noise_multiplier": "σ", "sampling_rate": "q"}.get(name, name)
+    symbol = {"noise_multiplier": "noise σ", "sampling_rate": "rate q"}.get(name, name)
     plain = symbol.replace("epsilon", "ε").replace("delta", "δ").replace("_", " ")
     return _text(plain[0].upper() + plain[1:] if plain.isascii() and len(plain) > 1 else plain)
 
