@@ -26,7 +26,7 @@ from clients import egress
 from clients.platform import Platform, open_platform
 from clients.proof import prove
 from clients.randomness import Randomness, secure, simulated
-from clients.train import paid, update, validation
+from clients.train import paid, request_of, update, validation
 from shared import records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
@@ -51,14 +51,19 @@ def gate(
         policy = load_platform(named(context)).policy
         platform = resident(context)
         reply = answer(message, context)
+        noise, adapter, released = randomness(context).noise, None, None
+        if kind != wire.HELLO:
+            adapter, asked = wire.read_request(message.content)
+            request = request_of(adapter, asked, wire.read_standing(message.content))
+            released = paid(platform, request, noise=noise)
         body = egress.passed(
             kind,
             reply.content,
             platform.config,
-            randomness(context).noise,
+            noise,
             backbone=platform.digest,
-            adapter=None if kind == wire.HELLO else wire.read_request(message.content)[0],
-            paid=paid(platform, kind, message.content, randomness(context).noise),
+            adapter=adapter,
+            paid=released,
         )
     except Exception as fault:
         which = context.node_config.get("platform")

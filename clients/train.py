@@ -25,7 +25,6 @@ from shared.adapter import Adapter
 from shared.errors import AdapterError, DataError, PlanError
 from shared.events import Question
 from shared.ranking import rank
-from shared.records import Content
 from shared.tables.policy import Policy
 from shared.training import Recipe, Stretch, train
 from shared.update import (
@@ -39,7 +38,7 @@ from shared.update import (
     to_bytes,
 )
 
-LARGEST = 1e3  # of an Adapter's values; trained ones are below 10
+LARGEST = 1e3  # of an Adapter's values; those of the shipped scenarios are of the order of 1
 FAILED = b""  # the payload of a request that failed after rows were touched
 
 
@@ -120,10 +119,9 @@ def update(
         )
         return to_bytes(bound(moved(after), plan.update_norm, noise=randomness.noise))
 
-    request = Asked("update", standing.run, asked.round, start.digest)
     payload, receipt = charged(
         replace(policy, plan=plan),
-        request,
+        request_of(start, asked, standing),
         plan.charge,
         work,
         noise=randomness.noise,
@@ -181,7 +179,7 @@ def validation(
 
     payload, _receipt = charged(
         policy,
-        metrics_asked(adapter, standing),
+        request_of(adapter, None, standing),
         Charge(multiplier),
         work,
         noise=randomness.noise,
@@ -190,9 +188,11 @@ def validation(
     return metrics_of(payload)
 
 
-def metrics_asked(adapter: Adapter, standing: wire.Standing) -> Asked:
-    """The request for metrics, as a Ledger knows it."""
-    return Asked("metrics", standing.run, adapter.version, adapter.digest)
+def request_of(adapter: Adapter, asked: wire.Training | None, standing: wire.Standing) -> Asked:
+    """A request as a Ledger knows it: to train, or without a Training to evaluate."""
+    if asked is None:
+        return Asked("metrics", standing.run, adapter.version, adapter.digest)
+    return Asked("update", standing.run, asked.round, adapter.digest)
 
 
 def ranks_alone(platform: Platform, adapter: Adapter) -> NDArray[np.float32]:
@@ -208,20 +208,13 @@ def ranks_alone(platform: Platform, adapter: Adapter) -> NDArray[np.float32]:
     return ranks
 
 
-def paid(
-    platform: Platform, kind: str, content: Content, noise: Noise
-) -> tuple[bytes, Receipt] | None:
+def paid(platform: Platform, request: Asked, *, noise: Noise) -> tuple[bytes, Receipt] | None:
     """What the Ledger holds as released for this request, and its Receipt; for the egress door."""
     policy = platform.config.policy
-    if kind == wire.HELLO or policy is None or policy.plan is None:
+    if policy is None or policy.plan is None:
         return None
-    if kind == wire.EVALUATE and not platform.config.share_metrics:
+    if request.purpose == "metrics" and not platform.config.share_metrics:
         return None
-    adapter, asked = wire.read_request(content)
-    standing = wire.read_standing(content)
-    request = metrics_asked(adapter, standing)
-    if kind == wire.TRAIN and asked is not None:
-        request = Asked("update", standing.run, asked.round, adapter.digest)
     with Ledger.open(policy, noise=noise) as ledger:
         payload = ledger.answered(request)
         return None if payload is None else (payload, ledger.receipt)

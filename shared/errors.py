@@ -9,7 +9,10 @@
     ├── LedgerError      a ledger that is damaged, old, in use or cannot be written
     │   └── BudgetError  what is asked would spend more than is left
     ├── ReplyError       what a platform answered the server
-    └── RoundError       a federation that cannot go on
+    ├── RoundError       a federation that cannot go on
+    ├── IdentityError    a token, key, certificate or signature that does not hold
+    ├── BundleError      code that is damaged, or that nobody here approved
+    └── AuditError       an audit log that was edited, cut or cannot be written
 
 An error says what is wrong, where, and the next step. It never holds a shopper's data: a row is
 named by its number, a shopper not at all.
@@ -23,10 +26,13 @@ from pathlib import Path
 __all__ = [
     "AdapterError",
     "AtollError",
+    "AuditError",
     "BackboneError",
     "BudgetError",
+    "BundleError",
     "ConfigError",
     "DataError",
+    "IdentityError",
     "LedgerError",
     "PlanError",
     "ReplyError",
@@ -89,3 +95,15 @@ class ReplyError(AtollError):
 
 class RoundError(AtollError):
     """A federation cannot start or go on."""
+
+
+class IdentityError(AtollError):
+    """A token, key, certificate or signature does not hold, or the platform was evicted."""
+
+
+class BundleError(AtollError):
+    """An app bundle is damaged, or nobody here has approved it."""
+
+
+class AuditError(AtollError):
+    """An audit log was edited or cut, or cannot be written."""

@@ -5,7 +5,8 @@
                           rounds/               as of every run
 
 Noise comes from the scenario's seed, so that a figure can be repeated: it protects nobody, and
-every result says so. The number of shoppers is taken as public here, and nowhere else.
+Updates, ledgers and reports say so. The number of shoppers is taken as public here and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def unprotected(config: PlatformConfig, out: Path) -> PlatformConfig:
 def protected(
     scenario: Scenario, platforms: tuple[Platform, ...], out: Path, *, epsilon: float
 ) -> Protected:
-    """Write the platforms' files for one ε; Ledgers of an earlier run here are forgotten.
+    """What one ε makes of the platforms and their federation; nothing is written yet.
 
     Raises:
         PlanError: a platform has too few shoppers for any Plan.

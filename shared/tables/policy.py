@@ -33,7 +33,7 @@ from shared.config import Section
 from shared.errors import ConfigError, PlanError
 from shared.plan import Plan, plan
 
-UPDATE_NORM = 100.0  # some ten times what a round of the shipped scenarios moves
+UPDATE_NORM = 100.0  # far beyond what a round moves: it bounds what a fault could send
 
 
 @dataclass(frozen=True)
