@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint types clean
+.PHONY: help .venv demo test e2e lint types clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ demo: .venv ## run a federation of shops in one process; ends with runs/demo/rep
 
 test: lint types ## lint, types, then every test
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 minutes
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m e2e tests/e2e
 
 lint: .venv ## ruff: faults and format
 	$(BIN)/ruff check .

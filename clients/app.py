@@ -16,6 +16,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients import egress
+from clients.permit import permitted
 from clients.platform import Platform, open_platform
 from clients.proof import prove
 from clients.randomness import Randomness, secure, simulated
 from clients.train import paid, request_of, update, validation
-from shared import records, wire
+from shared import asking, manifest, records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
 from shared.records import SAME_VERSION
@@ -36,6 +38,7 @@ from shared.tasks import next_item
 from shared.training import Recipe, Stretch
 
 log = logging.getLogger("atoll.client")
+COORDINATOR = "coordinator"  # key of the node configuration: who must have signed what is asked
 SIMULATED = "simulated-noise"  # key of the node configuration; a harness sets it to a seed
 
 
@@ -48,13 +51,17 @@ def gate(
     body: records.Content | Error
     try:
         # Before the tables: one that cannot be read must not tell by the time it takes.
-        policy = load_platform(named(context)).policy
+        config = load_platform(named(context))
+        policy, adapter, asked = config.policy, None, None
+        if kind != wire.HELLO:
+            adapter, asked = asking.read_request(message.content)
+            check_sender(adapter, message.content, context)
+            permitted(config, kind, asked, task=adapter.task, now=datetime.now(UTC))
         platform = resident(context)
         reply = answer(message, context)
-        noise, adapter, released = randomness(context).noise, None, None
-        if kind != wire.HELLO:
-            adapter, asked = wire.read_request(message.content)
-            request = request_of(adapter, asked, wire.read_standing(message.content))
+        noise, released = randomness(context).noise, None
+        if adapter is not None:
+            request = request_of(adapter, asked, asking.read_standing(message.content))
             released = paid(platform, request, noise=noise)
         body = egress.passed(
             kind,
@@ -104,7 +111,7 @@ def hello(message: Message, context: Context) -> Message:
 def fit(message: Message, context: Context) -> Message:
     """Train on our rows from the Adapter that came; answer with how far it moved."""
     platform = resident(context)
-    start, asked = wire.read_request(message.content)
+    start, asked = asking.read_request(message.content)
     check_fit(start, platform)
     if asked is None:
         raise ReplyError("asked to train without saying how", todo="run the same version")
@@ -113,7 +120,7 @@ def fit(message: Message, context: Context) -> Message:
         platform,
         start,
         asked,
-        wire.read_standing(message.content),
+        asking.read_standing(message.content),
         recipe=recipe,
         stretch=stretch,
         rng=shuffle(asked.seed, asked.round, platform.config.name),
@@ -126,12 +133,12 @@ def fit(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Validation metrics of the Adapter that came, or nothing unless the platform shares them."""
     platform = resident(context)
-    adapter, _asked = wire.read_request(message.content)
+    adapter, _asked = asking.read_request(message.content)
     check_fit(adapter, platform)
     told = validation(
         platform,
         adapter,
-        wire.read_standing(message.content),
+        asking.read_standing(message.content),
         randomness=randomness(context, wire.EVALUATE, platform.config.name, adapter.digest),
     )
     return Message(wire.metrics_reply(told), reply_to=message)
@@ -179,6 +186,19 @@ def randomness(context: Context, *purpose: str) -> Randomness:
     return simulated(int(seed), *purpose)
 
 
+def check_sender(adapter: Adapter, content: records.Content, context: Context) -> None:
+    """Refuse an Adapter that the coordinator did not sign, on a node that knows its key.
+
+    Raises:
+        IdentityError: the signature is missing, or of another Adapter, run or key.
+    """
+    coordinator = context.node_config.get(COORDINATOR)
+    if coordinator is None:
+        return
+    run, signature = asking.read_standing(content).run, asking.read_signature(content)
+    manifest.check_request(adapter, run, signature, str(coordinator))
+
+
 def check_fit(adapter: Adapter, platform: Platform) -> None:
     """Refuse an Adapter of another backbone or task.
 
@@ -192,7 +212,7 @@ def check_fit(adapter: Adapter, platform: Platform) -> None:
         )
 
 
-def how(asked: wire.Training) -> tuple[Recipe, Stretch]:
+def how(asked: asking.Training) -> tuple[Recipe, Stretch]:
     """The recipe the server asked for, and which part of the schedule this round is.
 
     Raises:

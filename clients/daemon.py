@@ -14,10 +14,12 @@ from rich.table import Table
 
 from clients import egress, report
 from clients.balance import Balance, balance_of
+from clients.commands import approvals, audit, doctor, join
+from clients.commands import up as serving
 from clients.ledger import entries
 from clients.platform import open_platform
 from clients.recommend import Slate, history_of, recommend
-from shared import terminal
+from shared import manifest, terminal
 from shared.adapter import load_adapter
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
@@ -44,6 +46,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 @cli.callback()
 def _client() -> None:
     """A platform's side: its rows, its budget, its recommendations. Rows never leave it."""
+
+
+cli.command(epilog=join.EXAMPLE)(join.join)
+cli.command(epilog=serving.EXAMPLE)(serving.up)
+cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+cli.add_typer(approvals.cli, name="approvals")
+cli.add_typer(audit.cli, name="audit")
 
 
 @cli.command(epilog="Example: atoll-client check -p runs/demo/platforms/kiosk.toml")
@@ -100,13 +109,27 @@ def recommend_command(
         typer.Option(help="A known shopper, in place of --history.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Items to rank.")] = 10,
+    coordinator: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the coordinator's key; left out, coordinator.pub of the platform's home.",
+            show_default=False,
+        ),
+    ] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Take an adapter that has no manifest.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank the catalogue for a shopper, known or new, and say what drove each item."""
     if (history is None) == (shopper is None):
         raise ConfigError("need either --history or --shopper", todo="give exactly one of them")
+    config = load_platform(platform)
+    known = coordinator or platform.parent / f"{config.name}.atoll" / "coordinator.pub"
+    if adapter is not None and (coordinator is not None or known.is_file()):
+        manifest.check_file(adapter, manifest.read_public(known), unsigned=unsigned)
     with terminal.showing(quiet=as_json) as progress:
-        opened = open_platform(load_platform(platform), progress=progress)
+        opened = open_platform(config, progress=progress)
     state = opened.untrained
     if adapter is not None:
         state = load_adapter(adapter, backbone=opened.digest, task=next_item.NAME)

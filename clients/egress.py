@@ -3,7 +3,7 @@
     hello      who we are, public
     update     a BoundedUpdate of this Policy, and a Receipt
     metrics    noised sums of the validation part, charged to the Ledger; or nothing
-    refusal    one of four numbers
+    refusal    one of six numbers
 
 `passed` takes a reply apart and builds it anew from the fields that are allowed, so that whatever
 else is in it stays. A field that is out of range, or of another platform, stops the whole reply.
@@ -26,6 +26,7 @@ from shared.adapter import Adapter
 from shared.errors import (
     AtollError,
     BudgetError,
+    HoursError,
     LedgerError,
     PlanError,
     ReplyError,
@@ -153,6 +154,8 @@ def refusal(fault: BaseException) -> Refusal:
         return Refusal.EXHAUSTED
     if isinstance(fault, LedgerError):
         return Refusal.LEDGER
+    if isinstance(fault, HoursError):
+        return Refusal.NOT_NOW
     if isinstance(fault, PlanError):
         return Refusal.POLICY
     return Refusal.FAILED

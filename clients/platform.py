@@ -110,7 +110,8 @@ def open_platform(
             todo="set encoder under [backbone] to the one its model card names",
         )
     rows = rows or read_platform(config)
-    vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress)
-    device = pick_device()
+    gpu = config.participation.gpu
+    vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress, gpu=gpu)
+    device = pick_device(gpu)
     table = torch.from_numpy(vectors).to(device)
     return Platform(config, rows, table, frozen.to(device), frozen.digest)

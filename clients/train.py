@@ -19,7 +19,7 @@ from clients.pieces import pieces
 from clients.platform import Platform
 from clients.private import PrivateEngine
 from clients.randomness import Randomness
-from shared import metrics, wire
+from shared import asking, metrics, wire
 from shared.accounting import Charge
 from shared.adapter import Adapter
 from shared.errors import AdapterError, DataError, PlanError
@@ -60,8 +60,8 @@ def policy_of(platform: Platform) -> Policy:
 def update(
     platform: Platform,
     start: Adapter,
-    asked: wire.Training,
-    standing: wire.Standing,
+    asked: asking.Training,
+    standing: asking.Standing,
     *,
     recipe: Recipe,
     stretch: Stretch,
@@ -145,7 +145,7 @@ def check_neighbours(platform: Platform, noise: Noise) -> None:
 
 
 def validation(
-    platform: Platform, adapter: Adapter, standing: wire.Standing, *, randomness: Randomness
+    platform: Platform, adapter: Adapter, standing: asking.Standing, *, randomness: Randomness
 ) -> dict[str, float]:
     """Validation metrics as the platform's file lets them leave: withheld, noised, or as they are.
 
@@ -188,7 +188,7 @@ def validation(
     return metrics_of(payload)
 
 
-def request_of(adapter: Adapter, asked: wire.Training | None, standing: wire.Standing) -> Asked:
+def request_of(adapter: Adapter, asked: asking.Training | None, standing: asking.Standing) -> Asked:
     """A request as a Ledger knows it: to train, or without a Training to evaluate."""
     if asked is None:
         return Asked("metrics", standing.run, adapter.version, adapter.digest)

@@ -5,7 +5,7 @@ The same object is deployed on Flower's SuperLink and driven by the harness.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from flwr.app import Context, Message
@@ -19,10 +19,11 @@ from shared import wire
 from shared.backbone import load_backbone, read_slots
 from shared.errors import ReplyError, RoundError
 from shared.records import Content
+from shared.signing import signing_key
 from shared.tasks import next_item
 
 # What a resumed run may set anew. With more rounds, those to come follow the longer schedule.
-MAY_CHANGE = ("rounds", "quorum", "patience", "timeout")
+MAY_CHANGE = ("rounds", "quorum", "patience", "timeout", "grace")
 
 app = ServerApp()
 
@@ -32,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run one federation from the untrained state, or from the last recorded round."""
     run = run_from(context.run_config)
     rule = algorithm(run.federation.algorithm, run.federation.server_learning_rate)
-    registry = Registry(run.folder)
+    registry = Registry(run.folder, signing_key(run.signing) if run.signing else None)
     state = first_state(run, rule, registry)
     registry.settle(
         {name: value for name, value in asdict(run.federation).items() if name not in MAY_CHANGE}
@@ -74,7 +75,7 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
 
 
 class GridNodes:
-    """The platforms' nodes behind Flower's Grid; a `server.rounds.Nodes`."""
+    """The platforms' nodes behind Flower's Grid; a `server.answers.Nodes`."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -85,12 +86,17 @@ class GridNodes:
 
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
-    ) -> Iterator[tuple[int, Content | ReplyError]]:
+    ) -> Iterator[tuple[int, Content | ReplyError] | None]:
         """Send one content to several nodes; what did not come in time is left out."""
         messages = [
             Message(content, node, kind, ttl=timeout, group_id=str(round_)) for node in nodes
         ]
-        for reply in self.grid.send_and_receive(messages, timeout=timeout):
+        # A grid that says now and then that nothing came lets `server.answers.ask` stop early.
+        replies: Iterable[Message | None] = self.grid.send_and_receive(messages, timeout=timeout)
+        for reply in replies:
+            if reply is None:
+                yield None
+                continue
             node = reply.metadata.src_node_id
             if reply.has_error():
                 # A platform's error text could hold anything; only its code is repeated.

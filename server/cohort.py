@@ -1,15 +1,22 @@
-"""Who takes part: the platforms that said hello, and those asked in one round."""
+"""Who takes part: the platforms that said hello, and those asked in one round.
+
+Whoever failed in several rounds in a row is left alone for 1, 2, 4, then 8 rounds. That follows
+from the recorded reports alone, so that a run which is resumed asks whom it would have asked.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from server.registry import RoundReport
 from shared.adapter import Adapter
 from shared.errors import ReplyError
 from shared.wire import Member
+
+LONGEST = 8  # rounds that a platform is left alone
 
 
 def admit(member: Member, adapter: Adapter, known: Mapping[int, Member]) -> None:
@@ -38,10 +45,59 @@ def cohort_size(members: int, fraction: float) -> int:
     return max(1, math.ceil(round(fraction * members, 9)))
 
 
-def choose(members: Mapping[int, Member], fraction: float, *, seed: int, round_: int) -> list[int]:
-    """The nodes asked in a round: at least one, drawn anew each time, in the order of names."""
+def pause(failures: int) -> int:
+    """Rounds that a platform is left alone after so many failures in a row."""
+    return 0 if failures < 2 else min(2 ** (min(failures, 62) - 2), LONGEST)
+
+
+def resting(reports: Iterable[RoundReport], round_: int) -> frozenset[str]:
+    """The platforms that are left alone in a round.
+
+    Args:
+        reports: of the rounds before it, in order. A platform failed in those in which it was asked
+            and no Update of it was averaged: it was refused, refused itself, or did not answer.
+        round_: the round to come.
+    """
+    failures: dict[str, tuple[int, int]] = {}  # in a row, and the round of the last
+    for report in reports:
+        for name in report.asked:
+            if name in report.replied:
+                failures.pop(name, None)
+            else:
+                failures[name] = failures.get(name, (0, 0))[0] + 1, report.round
+    return frozenset(name for name, (n, last) in failures.items() if round_ - last <= pause(n))
+
+
+def choose(
+    members: Mapping[int, Member],
+    fraction: float,
+    *,
+    seed: int,
+    round_: int,
+    resting: frozenset[str] = frozenset(),
+    quorum: int = 1,
+) -> list[int]:
+    """The nodes asked in a round: at least one, drawn anew each time, in the order of names.
+
+    Args:
+        members: that can be asked, at least one.
+        fraction: of them that is asked.
+        seed: of the federation.
+        round_: the round.
+        resting: platforms that are asked only if the others are fewer than the quorum.
+        quorum: no fewer are asked, if there are as many.
+    """
     ordered = sorted(members, key=lambda node: members[node].platform)
-    count = cohort_size(len(ordered), fraction)
+    count = max(cohort_size(len(ordered), fraction), min(quorum, len(ordered)))
+    awake = [node for node in ordered if members[node].platform not in resting]
     rng = np.random.default_rng([seed, round_])
-    chosen = rng.choice(len(ordered), size=count, replace=False)
-    return [ordered[place] for place in sorted(chosen)]
+
+    def drawn(among: list[int], size: int) -> list[int]:
+        return [among[place] for place in rng.choice(len(among), size=size, replace=False)]
+
+    if len(awake) >= min(quorum, len(ordered)):
+        chosen = drawn(awake, min(count, len(awake)))
+    else:
+        tired = [node for node in ordered if members[node].platform in resting]
+        chosen = awake + drawn(tired, count - len(awake))
+    return sorted(chosen, key=ordered.index)

@@ -25,6 +25,9 @@ class FederationSection(Section):
     patience: int = Field(3, ge=1)  # rounds in a row without a quorum before the run stops
     fraction: float = Field(1.0, gt=0, le=1)  # share of the platforms asked in a round
     timeout: float = Field(600.0, gt=0)  # seconds a platform has to answer
+    grace: float = Field(
+        0.0, ge=0
+    )  # seconds for the rest, once a quorum is there; 0 waits to the timeout
     algorithm: Literal["fedavg", "fedadam"] = "fedavg"
     # left out: 1.0 for fedavg, 0.01 for fedadam
     server_learning_rate: float | None = Field(None, gt=0, le=10)
@@ -45,6 +48,7 @@ class RunSection(FederationSection):
     backbone: str  # path of the backbone file
     folder: str  # where rounds are recorded
     resume: bool = False
+    signing: str = ""  # path of the key that signs what platforms are sent; "" signs nothing
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Federation:
     patience: int
     fraction: float
     timeout: float
+    grace: float
     algorithm: Literal["fedavg", "fedadam"]
     server_learning_rate: float
     epochs: int
@@ -76,6 +81,7 @@ class Run:
     backbone: Path
     folder: Path
     resume: bool
+    signing: Path | None
 
 
 def federation_from(section: FederationSection) -> Federation:
@@ -99,4 +105,5 @@ def run_from(config: Mapping[str, object]) -> Run:
         backbone=Path(section.backbone),
         folder=Path(section.folder),
         resume=section.resume,
+        signing=Path(section.signing) if section.signing else None,
     )

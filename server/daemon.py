@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from server import pretrain as pretraining
+from server.commands import audit, doctor, enrolment, models
+from server.commands import release as releasing
+from server.commands import up as serving
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
@@ -16,7 +19,7 @@ from shared.text import DEFAULT_ENCODER
 
 cli = typer.Typer(
     name="atoll-server",
-    help="The coordinator's side: make a backbone, look at recorded rounds.",
+    help="The coordinator's side: enrol platforms, run rounds, keep what they made.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,7 +28,16 @@ cli = typer.Typer(
 
 @cli.callback()
 def _server() -> None:
-    """The coordinator's side: make a backbone, look at recorded rounds."""
+    """The coordinator's side: enrol platforms, run rounds, keep what they made."""
+
+
+for name, example in enrolment.EXAMPLES.items():
+    cli.command(name, epilog=example)(getattr(enrolment, name))
+cli.command(epilog=releasing.EXAMPLE)(releasing.release)
+cli.command(epilog=serving.EXAMPLE)(serving.up)
+cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+cli.add_typer(models.cli, name="models")
+cli.add_typer(audit.cli, name="audit")
 
 
 @cli.command(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 
 import torch
 
 Context = contextlib.AbstractContextManager[object]
+Use = Literal["auto", "never", "always"]  # of a GPU, as a platform's file says it
 
 
-def pick_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(use: Use = "auto") -> torch.device:
+    """The first CUDA device, else the CPU; the CPU in any case where a GPU is never to be used."""
+    return torch.device("cuda" if use != "never" and torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, *, mixed: bool = True) -> Context:

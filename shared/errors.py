@@ -6,6 +6,7 @@
     ├── BackboneError    a text encoder or a backbone file
     ├── AdapterError     an adapter file or its tensors
     ├── PlanError        a Plan that cannot hold its promise, or a request to loosen one
+    │   └── HoursError   a request outside the platform's hours
     ├── LedgerError      a ledger that is damaged, old, in use or cannot be written
     │   └── BudgetError  what is asked would spend more than is left
     ├── ReplyError       what a platform answered the server
@@ -32,6 +33,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DataError",
+    "HoursError",
     "IdentityError",
     "LedgerError",
     "PlanError",
@@ -79,6 +81,10 @@ class AdapterError(AtollError):
 
 class PlanError(AtollError):
     """A Plan cannot hold its promise, or somebody asks for a looser one."""
+
+
+class HoursError(PlanError):
+    """A request comes at an hour at which the platform does not train."""
 
 
 class LedgerError(AtollError):

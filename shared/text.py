@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shared.catalogue import Catalogue
-from shared.device import autocast, pick_device
+from shared.device import Use, autocast, pick_device
 from shared.errors import BackboneError
 from shared.files import made_folder, replacing
 
@@ -112,6 +112,7 @@ def item_table(
     *,
     cache: Path | None = None,
     progress: Progress = silent,
+    gpu: Use = "auto",
 ) -> NDArray[np.float32]:
     """[N, W] whitened unit vectors of a Catalogue, from the cache where it has them.
 
@@ -120,18 +121,19 @@ def item_table(
         encoder: what reads the text.
         cache: folder of raw vectors; made if missing. None keeps nothing.
         progress: called after each batch.
+        gpu: whether to encode on one.
 
     Raises:
         BackboneError: the encoder cannot be loaded, or a cache file is damaged.
     """
     key = hashlib.sha256(
-        f"{CACHE}:{pick_device().type}:{catalogue.digest}:{encoder.digest}".encode()
+        f"{CACHE}:{pick_device(gpu).type}:{catalogue.digest}:{encoder.digest}".encode()
     ).hexdigest()
     path = cache / f"items-{key[:32]}.safetensors" if cache is not None else None
     if path is not None and path.exists():
         raw = _read_cache(path, len(catalogue))
     else:
-        raw = encode(catalogue.texts, encoder, progress=progress)
+        raw = encode(catalogue.texts, encoder, progress=progress, gpu=gpu)
         if path is not None:
             made_folder(path.parent)
             with replacing(path) as part:
@@ -140,13 +142,17 @@ def item_table(
 
 
 def encode(
-    texts: Sequence[str], encoder: EncoderSpec, *, progress: Progress = silent
+    texts: Sequence[str],
+    encoder: EncoderSpec,
+    *,
+    progress: Progress = silent,
+    gpu: Use = "auto",
 ) -> NDArray[np.float32]:
     """[N, W] unit vectors: the mean of the last hidden states over a text's own tokens.
 
     Batches are made of texts of like length, so that little is spent on padding.
     """
-    device = pick_device()
+    device = pick_device(gpu)
     tokenizer, model = _load(encoder, device)
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     raw = np.zeros((len(texts), int(model.config.hidden_size)), np.float32)

@@ -14,7 +14,7 @@ from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
 from simulations import audit
-from simulations.benchmarks import ledger, overhead, privacy
+from simulations.benchmarks import commands as bench
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import Engine, check_start, federate, full_comparison, with_seed
@@ -29,8 +29,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
-cli.add_typer(bench, name="bench")
+cli.add_typer(bench.cli, name="bench")
 
 Named = Annotated[
     str,
@@ -216,52 +215,6 @@ def worlds(
         return
     for path in write(generate(spec, seed=seed), out).values():
         terminal.console.print(str(path), highlight=False, soft_wrap=True)
-
-
-@bench.command("overhead", epilog="Example: atoll-sim bench overhead --no-ray --json")
-def bench_overhead(
-    platforms: Annotated[int, typer.Option(min=1, max=10_000, help="No-op platforms.")] = 100,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the median counts.")] = 20,
-    ray: Annotated[bool, typer.Option(help="Also on Flower's Ray engine.")] = True,
-    as_json: AsJson = False,
-) -> None:
-    """Seconds a round with no-op platforms and 1 MiB adapters: the harness, and Flower's Ray."""
-    with terminal.showing(quiet=True):
-        figures = overhead.measure(platforms=platforms, rounds=rounds, ray=ray)
-    missing = "not installed (pip install -e '.[ray]')"
-    shown = {name: missing if it is None and not as_json else it for name, it in figures.items()}
-    told(shown, as_json=as_json)
-
-
-@bench.command("privacy", epilog="Example: atoll-sim bench privacy --json")
-def bench_privacy(
-    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Histories a step.")] = 256,
-    as_json: AsJson = False,
-) -> None:
-    """Time and memory of a step under a Plan, as ratios to a step without one."""
-    with terminal.showing(quiet=as_json) as progress:
-        told(privacy.measure(batch=batch, progress=progress), as_json=as_json)
-
-
-@bench.command("ledger", epilog="Example: atoll-sim bench ledger --kills 1000 --json")
-def bench_ledger(
-    kills: Annotated[int, typer.Option(min=1, max=1_000_000, help="Times to kill -9.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the moments.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Kill a platform at random moments; count what its ledger forgot, and what it counts twice."""
-    with terminal.showing(quiet=as_json) as progress:
-        told(ledger.measure(kills=kills, seed=seed, progress=progress), as_json=as_json)
-
-
-def told(figures: Mapping[str, Any], *, as_json: bool) -> None:
-    """A benchmark's figures, for a program or for people."""
-    if as_json:
-        typer.echo(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        terminal.console.print(f"{name:<26} {shown}", highlight=False, markup=False)
 
 
 def main() -> None:

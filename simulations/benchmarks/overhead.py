@@ -12,9 +12,7 @@ import importlib.util
 import logging
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -22,44 +20,11 @@ from flwr.serverapp import Grid, ServerApp
 from server.aggregate import fedavg
 from server.app import GridNodes
 from server.config import FederationSection, federation_from
-from server.registry import Registry, RoundReport
 from server.rounds import federate
 from shared import records, wire
-from shared.adapter import Adapter
 from shared.update import MAX_NORM
+from simulations.benchmarks.noop_server import BACKBONE, TASK, Clock, adapter
 from simulations.harness import Config, run_in_process, run_on_ray
-
-MIB = 2**20
-BACKBONE, TASK = "no-op", "no-op"
-
-
-def adapter() -> Adapter:
-    """1 MiB in four tensors."""
-    tensors = {f"part{place}": np.zeros((256, 256), np.float32) for place in range(4)}
-    return Adapter(tensors, backbone=BACKBONE, task=TASK)
-
-
-class Clock(Registry):
-    """A registry that keeps nothing but the seconds of each round."""
-
-    def __init__(self) -> None:
-        super().__init__(Path("unused"))
-        self.seconds: list[float] = []
-
-    def rounds(self) -> list[int]:
-        """Rounds so far, the untrained one included."""
-        return list(range(len(self.seconds)))
-
-    def standing(self) -> wire.Standing:
-        """Nothing is remembered."""
-        return wire.Standing()
-
-    def remember(self, standing: wire.Standing) -> None:
-        """Nothing is."""
-
-    def record(self, state: object, report: RoundReport) -> None:
-        """Keep the seconds."""
-        self.seconds.append(report.seconds)
 
 
 def no_op() -> ClientApp:

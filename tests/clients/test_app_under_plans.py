@@ -14,17 +14,18 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import SIMULATED, app, resident
 from clients.ledger import balance, entries
 from server.registry import Registry
-from shared import records, wire
+from shared import asking, records, wire
 from shared.adapter import Adapter
+from shared.asking import Standing
 from shared.backbone import load_backbone, read_slots, save_backbone
 from shared.records import Content
 from shared.tables.config import load_platform
 from shared.tables.policy import Policy
 from shared.update import Receipt, check_update, norm
-from shared.wire import Refusal, Standing
+from shared.wire import Refusal
 from simulations.harness import Config, run_in_process
 
-TRAINING = wire.Training(1, 4, 1, 4, 0.05, "cosine", 0)
+TRAINING = asking.Training(1, 4, 1, 4, 0.05, "cosine", 0)
 # One round costs ε = 0.38, two 0.73, three 1.04: two fit.
 PLAN = """
 epsilon = 0.9
@@ -81,7 +82,7 @@ def ask(path: Path, kind: str, *contents: Content, **config: int) -> list[Messag
 
 
 def round_(start: Adapter, number: int, standing: Standing | None = None) -> Content:
-    return wire.request(start, replace(TRAINING, round=number), standing=standing)
+    return asking.request(start, replace(TRAINING, round=number), standing=standing)
 
 
 def refusals(replies: list[Message]) -> list[int | None]:
@@ -153,13 +154,13 @@ def test_a_request_that_comes_again_is_answered_again_at_no_cost(
 def test_nobody_can_loosen_a_plan_from_outside(
     looser: dict[str, float], protected: Path, start: Adapter
 ) -> None:
-    asked = wire.request(start, replace(TRAINING, **looser))  # type: ignore[arg-type]
+    asked = asking.request(start, replace(TRAINING, **looser))  # type: ignore[arg-type]
     assert refusals(ask(protected, wire.TRAIN, asked)) == [Refusal.POLICY]
     assert entries(policy(protected)) == []
     (tighter,) = ask(
         protected,
         wire.TRAIN,
-        wire.request(start, replace(TRAINING, clip=0.5, noise_multiplier=2.0, steps=1)),
+        asking.request(start, replace(TRAINING, clip=0.5, noise_multiplier=2.0, steps=1)),
     )
     assert not tighter.has_error()
     charge = entries(policy(protected))[-1].charge
@@ -184,7 +185,7 @@ def test_a_platform_whose_file_says_nothing_of_privacy_trains_for_nobody(
     path.write_text(text.replace("[privacy]\nanswer_seconds = 0.0\nunprotected = true\n", ""))
     assert path.read_text() != text
     assert refusals(ask(path, wire.TRAIN, round_(start, 1))) == [Refusal.POLICY]
-    (reply,) = ask(path, wire.EVALUATE, wire.request(start))
+    (reply,) = ask(path, wire.EVALUATE, asking.request(start))
     assert reply.has_error()
     (hello,) = ask(path, wire.HELLO, wire.nothing())
     assert wire.read_member(hello.content).platform == "shop"
@@ -196,7 +197,7 @@ def test_metrics_under_a_plan_are_noised_charged_and_end_with_the_budget(
     path = make_platform(tmp_path, backbone=learnt, privacy=PLAN, share_metrics=True)
     path.write_text(path.read_text() + "noise_multiplier = 5.0\n")
     moved = [replace(start, version=number) for number in range(40)]
-    replies = ask(path, wire.EVALUATE, *(wire.request(it) for it in moved))
+    replies = ask(path, wire.EVALUATE, *(asking.request(it) for it in moved))
     told = [wire.read_metrics(it.content) for it in replies if not it.has_error()]
     assert all(sorted(it) == sorted(wire.METRIC_NAMES) for it in told)
     assert all(0 <= value <= 1 for it in told for value in it.values())

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import app, check_fit, how, resident, shuffle
 from clients.platform import Platform, open_platform
-from shared import records, wire
+from shared import asking, records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError
 from shared.tables.config import load_platform
@@ -19,7 +19,7 @@ from shared.training import SCHEDULES, Schedule
 from shared.update import MAX_NORM, check_update
 from simulations.harness import Config, run_in_process
 
-TRAINING = wire.Training(
+TRAINING = asking.Training(
     round=1, rounds=2, epochs=1, batch=4, learning_rate=0.05, schedule="cosine", seed=0
 )
 
@@ -76,7 +76,7 @@ def test_hello_tells_four_public_fields_and_nothing_else(
 def test_train_answers_with_the_delta_and_four_public_fields_and_nothing_else(
     trio: dict[str, Path], start: Adapter
 ) -> None:
-    (reply,) = ask(trio["harbour"], (wire.TRAIN, wire.request(start, TRAINING)))
+    (reply,) = ask(trio["harbour"], (wire.TRAIN, asking.request(start, TRAINING)))
     assert sorted(reply.content) == [records.REQUEST, wire.UPDATE]
     fields = dict(reply.content.config_records[records.REQUEST])
     assert fields == {"base": start.digest, "weight": 2.0, "bound": MAX_NORM, "noise": "none"}
@@ -90,10 +90,10 @@ def test_train_answers_with_the_delta_and_four_public_fields_and_nothing_else(
 def test_evaluate_answers_nothing_unless_the_platform_shares_its_metrics(
     trio: dict[str, Path], start: Adapter
 ) -> None:
-    (shy,) = ask(trio["kiosk"], (wire.EVALUATE, wire.request(start)))
+    (shy,) = ask(trio["kiosk"], (wire.EVALUATE, asking.request(start)))
     assert list(shy.content) == [wire.METRICS]
     assert dict(shy.content.metric_records[wire.METRICS]) == {}
-    (open_,) = ask(trio["harbour"], (wire.EVALUATE, wire.request(start)))
+    (open_,) = ask(trio["harbour"], (wire.EVALUATE, asking.request(start)))
     assert list(open_.content) == [wire.METRICS]
     metrics = open_.content.metric_records[wire.METRICS]
     assert sorted(metrics) == ["hr@10", "ndcg@10"]
@@ -102,7 +102,7 @@ def test_evaluate_answers_nothing_unless_the_platform_shares_its_metrics(
 def test_shared_metrics_are_those_of_the_validation_part(
     trio: dict[str, Path], opened: dict[str, Platform], start: Adapter
 ) -> None:
-    (reply,) = ask(trio["harbour"], (wire.EVALUATE, wire.request(start)))
+    (reply,) = ask(trio["harbour"], (wire.EVALUATE, asking.request(start)))
     ranks = opened["harbour"].rank(start, "validation").ranks
     gain = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()
     found = wire.read_metrics(reply.content)
@@ -120,8 +120,8 @@ def test_no_reply_holds_a_shopper_an_item_or_a_count_of_rows(
         for reply in ask(
             trio[name],
             (wire.HELLO, wire.nothing()),
-            (wire.TRAIN, wire.request(start, TRAINING)),
-            (wire.EVALUATE, wire.request(start)),
+            (wire.TRAIN, asking.request(start, TRAINING)),
+            (wire.EVALUATE, asking.request(start)),
         ):
             said = told(reply.content)
             assert not said & secret
@@ -138,9 +138,9 @@ def test_no_reply_holds_a_shopper_an_item_or_a_count_of_rows(
 def test_training_starts_from_the_adapter_that_came_and_from_nothing_left_behind(
     trio: dict[str, Path], start: Adapter
 ) -> None:
-    question = (wire.TRAIN, wire.request(start, TRAINING))
+    question = (wire.TRAIN, asking.request(start, TRAINING))
     moved = start.plus({k: np.ones_like(v) for k, v in start.tensors.items()}, version=1)
-    between = (wire.EVALUATE, wire.request(moved)), (wire.TRAIN, wire.request(moved, TRAINING))
+    between = (wire.EVALUATE, asking.request(moved)), (wire.TRAIN, asking.request(moved, TRAINING))
     first, *_, again = ask(trio["atelier"], question, *between, question)
     one, two = wire.read_update(first.content), wire.read_update(again.content)
     assert all(np.array_equal(one.delta[name], two.delta[name]) for name in start.tensors)
@@ -151,7 +151,7 @@ def test_an_update_is_how_far_it_moved_and_not_where_it_ended(
 ) -> None:
     far = start.plus({k: np.ones_like(v) for k, v in start.tensors.items()}, version=1)
     barely = replace(TRAINING, learning_rate=1e-6)
-    (reply,) = ask(trio["atelier"], (wire.TRAIN, wire.request(far, barely)))
+    (reply,) = ask(trio["atelier"], (wire.TRAIN, asking.request(far, barely)))
     update = wire.read_update(reply.content)
     assert update.base == far.digest
     assert 0 < max(float(np.abs(tensor).max()) for tensor in update.delta.values()) < 1e-4
@@ -159,7 +159,7 @@ def test_an_update_is_how_far_it_moved_and_not_where_it_ended(
 
 def test_another_round_or_seed_draws_another_order(trio: dict[str, Path], start: Adapter) -> None:
     asked = [TRAINING, replace(TRAINING, seed=1), replace(TRAINING, round=2, rounds=4)]
-    replies = ask(trio["atelier"], *((wire.TRAIN, wire.request(start, it)) for it in asked))
+    replies = ask(trio["atelier"], *((wire.TRAIN, asking.request(start, it)) for it in asked))
     deltas = [wire.read_update(reply.content).delta["adapter.weight"] for reply in replies]
     assert not np.array_equal(deltas[0], deltas[1])
     assert not np.array_equal(deltas[0], deltas[2])
@@ -183,23 +183,23 @@ def changed(request: RecordDict, **fields: str) -> RecordDict:
 
 SPOILT: dict[str, Callable[[Adapter], RecordDict]] = {
     "nothing": lambda _: wire.nothing(),
-    "another backbone": lambda a: wire.request(replace(a, backbone="x" * 64), TRAINING),
-    "another task": lambda a: wire.request(replace(a, task="next-basket"), TRAINING),
-    "another shape": lambda a: wire.request(
+    "another backbone": lambda a: asking.request(replace(a, backbone="x" * 64), TRAINING),
+    "another task": lambda a: asking.request(replace(a, task="next-basket"), TRAINING),
+    "another shape": lambda a: asking.request(
         replace(a, tensors={**a.tensors, "gate.adapter": np.zeros(2, np.float32)}), TRAINING
     ),
     "another digest": lambda a: RecordDict(
         {
-            wire.ADAPTER: records.pack({k: v + 1 for k, v in a.tensors.items()}),
-            records.REQUEST: wire.request(a, TRAINING).config_records[records.REQUEST],
+            asking.ADAPTER: records.pack({k: v + 1 for k, v in a.tensors.items()}),
+            records.REQUEST: asking.request(a, TRAINING).config_records[records.REQUEST],
         }
     ),
-    "no training": wire.request,
-    "round 3 of 2": lambda a: wire.request(a, replace(TRAINING, round=3)),
-    "no epochs": lambda a: wire.request(a, replace(TRAINING, epochs=0)),
-    "a million epochs": lambda a: wire.request(a, replace(TRAINING, epochs=1_000_000)),
-    "an unknown schedule": lambda a: changed(wire.request(a, TRAINING), schedule="step"),
-    "a learning rate below zero": lambda a: wire.request(a, replace(TRAINING, learning_rate=-1)),
+    "no training": asking.request,
+    "round 3 of 2": lambda a: asking.request(a, replace(TRAINING, round=3)),
+    "no epochs": lambda a: asking.request(a, replace(TRAINING, epochs=0)),
+    "a million epochs": lambda a: asking.request(a, replace(TRAINING, epochs=1_000_000)),
+    "an unknown schedule": lambda a: changed(asking.request(a, TRAINING), schedule="step"),
+    "a learning rate below zero": lambda a: asking.request(a, replace(TRAINING, learning_rate=-1)),
 }
 
 
@@ -230,13 +230,13 @@ def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: Schedul
 
 
 def test_nothing_the_server_sends_names_another_file(trio: dict[str, Path], start: Adapter) -> None:
-    request = changed(wire.request(start, TRAINING), platform=str(trio["kiosk"]))
+    request = changed(asking.request(start, TRAINING), platform=str(trio["kiosk"]))
     hello = RecordDict({records.REQUEST: ConfigRecord({"platform": str(trio["kiosk"])})})
     who, trained, plain = ask(
         trio["atelier"],
         (wire.HELLO, hello),
         (wire.TRAIN, request),
-        (wire.TRAIN, wire.request(start, TRAINING)),
+        (wire.TRAIN, asking.request(start, TRAINING)),
     )
     assert wire.read_member(who.content).platform == "atelier"
     one, two = wire.read_update(trained.content), wire.read_update(plain.content)

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import SIMULATED, app
 from clients.ledger import Ledger, balance, entries
-from shared import wire
+from shared import asking, wire
 from shared.accounting import Charge, epsilon
 from shared.adapter import Adapter
 from shared.backbone import load_backbone, read_slots, save_backbone
@@ -38,7 +38,7 @@ noise_multiplier = 4.0
 clip = 0.5
 update_norm = 0.05
 """
-TRAINING = wire.Training(
+TRAINING = asking.Training(
     round=1, rounds=4, epochs=1, batch=4, learning_rate=0.05, schedule="cosine", seed=0
 )
 
@@ -95,7 +95,7 @@ def training(start: Adapter, **keys: Any) -> tuple[str, RecordDict]:
     run: str = keys.pop("run", "run")
     known = {} if receipt is None else {"shop": receipt}
     asked = replace(TRAINING, **keys)
-    return wire.TRAIN, wire.request(start, asked, standing=wire.Standing(run, known))
+    return wire.TRAIN, asking.request(start, asked, standing=asking.Standing(run, known))
 
 
 def after(start: Adapter, round_: int) -> Adapter:

@@ -17,6 +17,7 @@ from shared.adapter import Adapter
 from shared.errors import (
     BudgetError,
     DataError,
+    HoursError,
     LedgerError,
     PlanError,
     ReplyError,
@@ -282,12 +283,13 @@ def test_metrics_out_of_range_are_stopped(bad: float) -> None:
         (BudgetError("x", todo="y"), 101),
         (PlanError("x", todo="y"), 102),
         (LedgerError("x", todo="y"), 103),
+        (HoursError("x", todo="y"), 104),
         (DataError("x", todo="y"), 2),
         (ReplyError("x", todo="y"), 2),
         (KeyError(SECRET), 2),
         (MemoryError(), 2),
     ],
 )
-def test_all_that_leaves_of_a_fault_is_one_of_four_numbers(fault: Exception, number: int) -> None:
+def test_all_that_leaves_of_a_fault_is_one_of_six_numbers(fault: Exception, number: int) -> None:
     assert refusal(fault) == number
-    assert {int(it) for it in Refusal} == {2, 101, 102, 103}
+    assert {int(it) for it in Refusal} == {2, 101, 102, 103, 104, 105}

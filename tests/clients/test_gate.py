@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import SIMULATED, app, gate
 from clients.ledger import balance, entries
 from clients.platform import Platform
-from shared import wire
+from shared import asking, wire
 from shared.accounting import Charge, epsilon
 from shared.adapter import Adapter
 from shared.backbone import load_backbone, read_slots, save_backbone
@@ -39,7 +39,7 @@ sampling_rate = 0.5
 steps = 2
 noise_multiplier = 6.0
 """
-TRAINING = wire.Training(
+TRAINING = asking.Training(
     round=1, rounds=4, epochs=1, batch=4, learning_rate=0.05, schedule="cosine", seed=0
 )
 SECRET = "shop-shopper-03"
@@ -103,7 +103,7 @@ def after(start: Adapter, version: int) -> Adapter:
 
 
 def evaluating(adapter: Adapter, *, run: str = "run") -> tuple[str, RecordDict]:
-    return wire.EVALUATE, wire.request(adapter, standing=wire.Standing(run))
+    return wire.EVALUATE, asking.request(adapter, standing=asking.Standing(run))
 
 
 def told(reply: Message) -> dict[str, float]:
@@ -175,7 +175,7 @@ def test_what_an_exception_holds_does_not_reach_the_reply(
 
     monkeypatch.setattr("clients.app.update", failing)
     with caplog.at_level(logging.CRITICAL):
-        (reply,) = ask(plain, (wire.TRAIN, wire.request(start, TRAINING)))
+        (reply,) = ask(plain, (wire.TRAIN, asking.request(start, TRAINING)))
     assert (reply.error.code, reply.error.reason) == (2, "the platform could not answer")
     assert SECRET not in repr(vars(reply))
 
@@ -186,7 +186,7 @@ def test_training_that_fails_keeps_its_charge_and_fails_again_without_another(
     def failing(*_parts: object, **_how: object) -> Adapter:
         raise MemoryError(SECRET)
 
-    asked = (wire.TRAIN, wire.request(start, TRAINING))
+    asked = (wire.TRAIN, asking.request(start, TRAINING))
     with monkeypatch.context() as broken:
         broken.setattr("clients.train.train", failing)
         (failed,) = ask(shop, asked)
@@ -207,7 +207,7 @@ def test_an_adapter_that_could_overflow_is_refused_before_a_row_is_touched(
     next(iter(tensors.values())).flat[0] = value
     hostile = replace(start, tensors=tensors)
     training = TRAINING if kind == wire.TRAIN else None
-    (reply,) = ask(shop, (kind, wire.request(hostile, training)))
+    (reply,) = ask(shop, (kind, asking.request(hostile, training)))
     assert reply.error.code == 2
     assert entries(policy_of(shop)) == []
 
@@ -218,7 +218,7 @@ def test_a_reply_says_it_was_made_when_it_left(
     waited: list[float] = []
     monkeypatch.setattr("clients.app.egress.wait", lambda _elapsed, _step: 0.25)
     monkeypatch.setattr("clients.app.time.sleep", lambda _s: waited.append(time.time()))
-    (reply,) = ask(shop, (wire.TRAIN, wire.request(start, TRAINING)))
+    (reply,) = ask(shop, (wire.TRAIN, asking.request(start, TRAINING)))
     assert waited
     assert reply.metadata.created_at >= waited[-1]
 
@@ -228,7 +228,7 @@ def test_a_plan_tightened_beyond_all_numbers_is_refused_by_policy(
     shop: Path, start: Adapter, asked: dict[str, float]
 ) -> None:
     training = replace(TRAINING, **asked)  # type: ignore[arg-type]
-    (reply,) = ask(shop, (wire.TRAIN, wire.request(start, training)))
+    (reply,) = ask(shop, (wire.TRAIN, asking.request(start, training)))
     assert reply.error.code == 102
     assert balance(policy_of(shop)).spent == 0
 
@@ -246,7 +246,7 @@ def test_an_answer_s_own_records_and_metadata_stay_at_home(plain: Path, start: A
     content = update(start)
     content["debug"] = ConfigRecord({"who": SECRET})
     content["losses"] = MetricRecord({"loss": 1.5, "num-examples": 10})
-    question = (wire.TRAIN, wire.request(start, TRAINING))
+    question = (wire.TRAIN, asking.request(start, TRAINING))
     (reply,) = ask(plain, question, through=answering(content))
     assert reply.content == update(start)
 
@@ -255,7 +255,7 @@ def test_a_text_that_only_the_platform_knows_cannot_pass_in_a_field_of_text(
     plain: Path, start: Adapter
 ) -> None:
     member = wire.Member("shop", 1.0, start.backbone, start.task)
-    asked = (wire.TRAIN, wire.request(start, TRAINING))
+    asked = (wire.TRAIN, asking.request(start, TRAINING))
     hello = (wire.HELLO, wire.nothing())
     named = {SECRET: np.zeros(1, np.float32)}
     spoilt = {
@@ -283,5 +283,5 @@ def test_an_answer_that_is_an_error_with_words_leaves_without_them(
     def fit(message: Message, _context: Context) -> Message:
         return Message(Error(9, SECRET), reply_to=message)
 
-    (reply,) = ask(plain, (wire.TRAIN, wire.request(start, TRAINING)), through=wordy)
+    (reply,) = ask(plain, (wire.TRAIN, asking.request(start, TRAINING)), through=wordy)
     assert (reply.error.code, reply.error.reason) == (2, "the platform could not answer")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,11 @@ from server.aggregate import Algorithm, ServerState, algorithm
 from server.config import FederationSection, federation_from
 from server.registry import Registry, RoundReport
 from server.rounds import federate
-from shared import wire
+from shared import asking, wire
 from shared.adapter import Adapter
 from shared.errors import AtollError, ConfigError, RoundError
 from shared.records import Content
-from shared.update import BoundedUpdate, Receipt
-from shared.wire import Standing
+from shared.update import BoundedUpdate
 
 
 def state(value: float = 0.5, version: int = 1) -> ServerState:
@@ -88,6 +86,35 @@ def test_a_round_cut_short_leaves_nothing_behind(
     assert len(list(registry.folder.iterdir())) == 1
 
 
+def test_a_round_cut_short_between_files_and_row_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path)
+    registry.record(state(), RoundReport(0))
+    before = whole(tmp_path)
+
+    def fails(_version: object) -> None:
+        assert (registry.folder / "0001").is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "row_of", fails)
+    with pytest.raises(KeyboardInterrupt):
+        registry.record(state(2.0), RoundReport(1))
+    monkeypatch.undo()
+    assert whole(tmp_path) == before
+    registry.record(state(2.0), RoundReport(1))
+    assert registry.rounds() == [0, 1]
+
+
+def test_a_round_is_recorded_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.record(state(), RoundReport(0))
+    before = whole(tmp_path)
+    with pytest.raises(RoundError, match="round 0 is recorded already"):
+        registry.record(state(2.0), RoundReport(0))
+    assert whole(tmp_path) == before
+
+
 def test_a_round_has_its_name_only_when_all_its_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,18 +127,41 @@ def test_a_round_has_its_name_only_when_all_its_files_are_written(
 
     monkeypatch.setattr(os, "rename", watched)
     registry.record(state(), RoundReport(1))
-    assert seen == [([], ["adapter.safetensors", "moments.safetensors", "round.json"])]
+    assert seen == [([], ["adapter.safetensors", "moments.safetensors"])]
     assert registry.rounds() == [1]
 
 
-def test_a_part_left_by_a_killed_run_is_no_round(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_run_are_no_round_and_are_swept(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.record(state(), RoundReport(0))
-    shutil.copytree(registry.folder / "0000", registry.folder / ".0001.deadbeef")
+    for left in (".0001.deadbeef", "0001", "0002"):
+        shutil.copytree(registry.folder / "0000", registry.folder / left)
+    (registry.folder / "notes").mkdir()  # somebody's own
     assert registry.rounds() == [0]
+    Registry(tmp_path).record(state(2.0), RoundReport(1))
+    assert {path.name for path in registry.folder.iterdir()} == {"0000", "0001", "notes"}
+    assert registry.load(1)[0].adapter.digest == state(2.0).adapter.digest
 
 
-@pytest.mark.parametrize("file", ["adapter.safetensors", "moments.safetensors", "round.json"])
+def test_a_round_that_was_deleted_is_recorded_anew_beside_its_old_row(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    for number in range(3):
+        registry.record(state(number), RoundReport(number))
+    shutil.rmtree(registry.folder / "0002")
+    assert registry.rounds() == [0, 1]
+    registry.record(state(7.0), RoundReport(2))
+    assert registry.rounds() == [0, 1, 2]
+    assert registry.load(2)[0].adapter.digest == state(7.0).adapter.digest
+    assert registry.adapter_path(2).is_file()
+    old, new = registry.versions()[2:]
+    assert (old.present, new.present) == (False, True)
+    assert old.manifest.parents == new.manifest.parents == (registry.versions()[1].digest,)
+    registry.verify(4)
+    with pytest.raises(RoundError, match="round 2 cannot be read"):
+        registry.verify(3)
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "moments.safetensors"])
 @pytest.mark.parametrize("damage", ["cut short", "gone"])
 def test_a_damaged_round_says_what_to_do(file: str, damage: str, tmp_path: Path) -> None:
     registry = Registry(tmp_path)
@@ -154,7 +204,7 @@ class Three:
                     wire.hello_reply(wire.Member(f"p{node}", float(node), "backbone", "task")),
                 )
                 continue
-            adapter, training = wire.read_request(content)
+            adapter, training = asking.read_request(content)
             if training is None:
                 yield node, wire.metrics_reply({})
                 continue
@@ -197,100 +247,3 @@ def test_a_finished_run_resumed_does_nothing(tmp_path: Path) -> None:
     before = whole(tmp_path)
     assert run(tmp_path, rule, Three(), resume=True).adapter.digest == done.adapter.digest
     assert whole(tmp_path) == before
-
-
-RECEIPT = Receipt(12, "0123456789abcdef" * 4)
-
-
-def test_a_run_has_a_name_of_its_own_made_once(tmp_path: Path) -> None:
-    one = Registry(tmp_path / "one").standing()
-    assert Registry(tmp_path / "one").standing() == one  # after a restart
-    assert one.receipts == {}
-    assert len(one.run) == 32
-    assert Registry(tmp_path / "two").standing().run != one.run
-
-
-def test_receipts_that_are_remembered_survive_a_restart(tmp_path: Path) -> None:
-    run = Registry(tmp_path).standing().run
-    known = Standing(run, {"a": RECEIPT, "b": Receipt(0, "f" * 64)})
-    Registry(tmp_path).remember(known)
-    assert Registry(tmp_path).standing() == known
-    newer = Standing(run, {**known.receipts, "a": Receipt(14, "e" * 64)})
-    Registry(tmp_path).remember(newer)
-    assert Registry(tmp_path).standing() == newer
-    assert [path.name for path in tmp_path.iterdir()] == ["standing.json"]
-
-
-def test_a_standing_is_on_the_disk_before_it_takes_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry, done = Registry(tmp_path), list[str]()
-    run = registry.standing().run
-    fsync, replace = os.fsync, os.replace
-
-    def synced(descriptor: int) -> None:
-        done.append("fsync")
-        fsync(descriptor)
-
-    def renamed(source: Path, target: Path) -> None:
-        done.append(f"replace {Path(target).name}")
-        assert json.loads(Path(source).read_text())["receipts"] == {"a": [12, RECEIPT.head]}
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", renamed)
-    registry.remember(Standing(run, {"a": RECEIPT}))
-    assert done[:2] == ["fsync", "replace standing.json"]
-
-
-def test_a_standing_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry = Registry(tmp_path)
-    before = registry.standing()
-
-    def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(ConfigError, match="No space left"):
-        registry.remember(Standing(before.run, {"a": RECEIPT}))
-    monkeypatch.undo()
-    assert registry.standing() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["standing.json"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        '{"run": "x"}',
-        '{"receipts": {}}',
-        '{"run": "x", "receipts": []}',
-        '{"run": "x", "receipts": {"a": [1]}}',
-        '{"run": "x", "receipts": {"a": 1}}',
-        "\x00\x01",
-    ],
-)
-def test_a_damaged_standing_is_told_in_one_line_and_stays(text: str, tmp_path: Path) -> None:
-    place = tmp_path / "standing.json"
-    place.write_text(text)
-    with pytest.raises(RoundError) as caught:
-        Registry(tmp_path).standing()
-    said = str(caught.value)
-    assert said.startswith(f"{place}: cannot be read (")
-    assert said.endswith("; restore it from a backup, or use another folder")
-    assert "\n" not in said
-    assert place.read_text() == text
-
-
-def test_a_cleared_run_has_another_name(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    registry.remember(Standing("old", {"a": RECEIPT}))
-    registry.clear()
-    assert registry.standing().run != "old"
-    assert registry.standing().receipts == {}

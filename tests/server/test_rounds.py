@@ -14,7 +14,7 @@ from server.aggregate import ServerState, fedavg
 from server.config import Federation, FederationSection, federation_from
 from server.registry import Registry, RoundReport
 from server.rounds import federate
-from shared import records, wire
+from shared import asking, records, wire
 from shared.adapter import Adapter
 from shared.errors import ReplyError, RoundError
 from shared.records import Content
@@ -62,7 +62,7 @@ class Islands:
     def __init__(self, *islands: Island) -> None:
         self.islands = dict(enumerate(islands, start=1))
         self.asked: list[tuple[str, int, list[str]]] = []  # kind, round, names
-        self.trainings: list[wire.Training] = []
+        self.trainings: list[asking.Training] = []
         self.strays: list[tuple[int, Reply]] = []  # come with every answer to a train request
 
     def present(self) -> Sequence[int]:
@@ -82,7 +82,7 @@ class Islands:
         if kind == wire.HELLO:
             member = wire.Member(island.name, island.weight, island.backbone, island.task)
             return [wire.hello_reply(member)]
-        adapter, training = wire.read_request(content)
+        adapter, training = asking.read_request(content)
         if kind == wire.EVALUATE:
             return [wire.metrics_reply(island.metrics)]
         assert training is not None
@@ -281,13 +281,13 @@ def test_metrics_are_recorded_by_name_from_round_0_on(registry: Registry) -> Non
 def test_platforms_are_told_how_to_train_and_where_in_the_schedule(registry: Registry) -> None:
     nodes = Islands(Island("a"))
     run(nodes, registry, rounds=2, epochs=3, batch=7, learning_rate=0.25, seed=5)
-    expected = wire.Training(1, 2, 3, 7, 0.25, "cosine", 5)
+    expected = asking.Training(1, 2, 3, 7, 0.25, "cosine", 5, cohort=1)
     assert nodes.trainings == [expected, replace(expected, round=2)]
 
 
 def test_the_record_of_a_round_is_plain_json(registry: Registry) -> None:
     _, report = run(Islands(Island("a"), Island("b", silence)), registry)
-    told = json.loads((registry.folder / "0001" / "round.json").read_text())
+    told = json.loads(registry.versions()[-1].report)
     assert told == json.loads(json.dumps(asdict(report)))
     assert told["missing"] == ["b"]
     assert told["seconds"] >= 0

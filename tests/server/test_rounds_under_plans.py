@@ -12,12 +12,13 @@ from server.aggregate import ServerState, fedavg
 from server.config import Federation, FederationSection, federation_from
 from server.registry import Registry
 from server.rounds import federate
-from shared import wire
+from shared import asking, wire
 from shared.adapter import Adapter
+from shared.asking import Standing
 from shared.errors import ReplyError
 from shared.records import Content
 from shared.update import Protection, Receipt, Update, bound
-from shared.wire import Refusal, Standing
+from shared.wire import Refusal
 
 ADAPTER = Adapter({"w": np.zeros(2, np.float32)}, backbone="backbone", task="task")
 FIRST = Receipt(2, "a" * 64)
@@ -48,7 +49,7 @@ class Shops:
     def __init__(self, *shops: Shop) -> None:
         self.shops = dict(enumerate(shops, start=1))
         self.told: list[tuple[str, int, Standing]] = []  # kind, round, what the server remembers
-        self.trainings: list[wire.Training] = []
+        self.trainings: list[asking.Training] = []
 
     def present(self) -> Sequence[int]:
         return list(self.shops)
@@ -61,8 +62,8 @@ class Shops:
                 member = wire.Member(self.shops[node].name, 1.0, "backbone", "task")
                 yield node, wire.hello_reply(member)
             return
-        self.told.append((kind, round_, wire.read_standing(content)))
-        adapter, training = wire.read_request(content)
+        self.told.append((kind, round_, asking.read_standing(content)))
+        adapter, training = asking.read_request(content)
         if training is not None:
             self.trainings.append(training)
         for node in nodes:

@@ -39,6 +39,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
         "patience": 5,
         "fraction": 0.25,
         "timeout": 7.5,
+        "grace": 1.5,
         "algorithm": "fedadam",
         "server_learning_rate": 0.01,
         "epochs": 8,

@@ -96,7 +96,7 @@ def test_two_federations_are_not_mixed_by_resuming(
         run_federation(trio, tmp_path, rounds=2, seed=7, resume=True)
 
 
-@pytest.mark.parametrize("file", ["adapter.safetensors", "moments.safetensors", "round.json"])
+@pytest.mark.parametrize("file", ["adapter.safetensors", "moments.safetensors"])
 def test_a_damaged_last_round_says_how_to_go_on_and_then_one_can(
     file: str, run_federation: Run, trio: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_platforms_own_words_do_not_reach_the_server(tmp_path: Path) -> None:
     def main(grid: Grid, _context: Context) -> None:
         nodes = GridNodes(grid)
         asked = nodes.ask(wire.HELLO, wire.nothing(), nodes.present(), round_=0, timeout=5.0)
-        found.extend(asked)
+        found.extend(it for it in asked if it is not None)
 
     run_in_process(near, far, run_config={}, nodes={"a": {}})
     ((node, reply),) = found

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 
-from shared import records, wire
+from shared import asking, records, wire
 from shared.adapter import Adapter
+from shared.asking import Standing, Training
 from shared.errors import ReplyError
 from shared.records import Content
 from shared.update import BoundedUpdate, Receipt
-from shared.wire import Refusal, Standing, Training
+from shared.wire import Refusal
 
 Value = str | int | list[int]
 
@@ -60,10 +61,10 @@ NO_RECEIPT: list[Value] = [
 def test_a_receipt_that_is_malformed_is_refused_in_either_direction(value: Value) -> None:
     with pytest.raises(ReplyError, match="the receipt is none"):
         wire.read_receipt(changed(wire.update_reply(UPDATE, RECEIPT), "receipt", value))
-    content = wire.request(ADAPTER)
-    content[wire.RECEIPTS] = ConfigRecord({"reef": value})
+    content = asking.request(ADAPTER)
+    content[asking.RECEIPTS] = ConfigRecord({"reef": value})
     with pytest.raises(ReplyError, match="the receipt of 'reef' is none"):
-        wire.read_standing(content)
+        asking.read_standing(content)
 
 
 @pytest.mark.parametrize("training", [TRAINING, None])
@@ -71,34 +72,34 @@ def test_a_receipt_that_is_malformed_is_refused_in_either_direction(value: Value
 def test_what_the_server_remembers_arrives_as_it_left(
     receipts: dict[str, Receipt], training: Training | None
 ) -> None:
-    content = wire.request(ADAPTER, training, standing=Standing("a1b2", receipts))
-    assert wire.read_standing(content) == Standing("a1b2", receipts)
-    adapter, asked = wire.read_request(content)  # and nothing else changes by it
+    content = asking.request(ADAPTER, training, standing=Standing("a1b2", receipts))
+    assert asking.read_standing(content) == Standing("a1b2", receipts)
+    adapter, asked = asking.read_request(content)  # and nothing else changes by it
     assert (adapter.digest, asked) == (ADAPTER.digest, training)
 
 
 def test_a_server_that_remembers_nothing_says_so() -> None:
-    assert wire.read_standing(wire.request(ADAPTER)) == Standing()
-    without = wire.request(ADAPTER)
-    del without[wire.RECEIPTS]
-    assert wire.read_standing(without).receipts == {}
+    assert asking.read_standing(asking.request(ADAPTER)) == Standing()
+    without = asking.request(ADAPTER)
+    del without[asking.RECEIPTS]
+    assert asking.read_standing(without).receipts == {}
 
 
 @pytest.mark.parametrize("run", [None, "", "x" * 65, "two\nlines", 3])
 def test_a_run_without_a_name_is_refused(run: Value | None) -> None:
     with pytest.raises(ReplyError, match="'run' is not a text"):
-        wire.read_standing(changed(wire.request(ADAPTER), "run", run))
+        asking.read_standing(changed(asking.request(ADAPTER), "run", run))
 
 
 def test_every_refusal_has_a_number_and_a_text_of_its_own() -> None:
     texts = {code: str(wire.refused(int(code))) for code in Refusal}
     assert wire.REFUSALS.keys() == set(Refusal)
-    assert len(set(texts.values())) == len(Refusal) == 4
+    assert len(set(texts.values())) == len(Refusal) == 6
     assert all(wire.REFUSALS[code] in text for code, text in texts.items())
     assert "budget is exhausted" in texts[Refusal.EXHAUSTED]
     assert all(text.endswith("; look at the platform's log") for text in texts.values())
 
 
-@pytest.mark.parametrize("code", [-1, 0, 1, 3, 104, 999])
+@pytest.mark.parametrize("code", [-1, 0, 1, 3, 106, 999])
 def test_a_number_that_is_no_refusal_is_told_as_it_is(code: int) -> None:
     assert str(wire.refused(code)).startswith(f"answered with error code {code}; ")

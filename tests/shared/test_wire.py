@@ -1,35 +1,20 @@
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from hypothesis import given
-from hypothesis import strategies as st
 
-from shared import records, wire
+from shared import asking, records, wire
 from shared.adapter import Adapter
 from shared.errors import ReplyError
-from shared.training import SCHEDULES, Schedule
 from shared.update import PROTECTIONS, BoundedUpdate, Protection
-from shared.wire import Member, Training
+from shared.wire import Member
 
 Value = str | int | float | bool | bytes | list[int]
 
 MEMBER = Member(platform="Reef & Söhne 礁", weight=2.5, backbone="b" * 64, task="next-item")
-TRAINING = Training(
-    round=2,
-    rounds=9,
-    epochs=1,
-    batch=64,
-    learning_rate=0.003,
-    schedule="cosine",
-    seed=7,
-    clip=0.5,
-    noise_multiplier=1.25,
-    steps=16,
-)
 ADAPTER = Adapter(
     {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([0.5], np.float32)},
     backbone="b" * 64,
@@ -64,38 +49,6 @@ def test_a_member_arrives_as_it_left() -> None:
     assert wire.read_member(wire.hello_reply(MEMBER)) == MEMBER
 
 
-def test_a_request_to_train_arrives_as_it_left() -> None:
-    adapter, training = wire.read_request(wire.request(ADAPTER, TRAINING))
-    assert (adapter.digest, adapter.version) == (ADAPTER.digest, 4)
-    assert (adapter.backbone, adapter.task) == (ADAPTER.backbone, ADAPTER.task)
-    assert training == TRAINING
-
-
-@given(st.integers(0, 2**63 - 1))
-def test_a_whole_number_is_not_rounded_on_its_way(seed: int) -> None:
-    _, training = wire.read_request(wire.request(ADAPTER, replace(TRAINING, seed=seed)))
-    assert training is not None
-    assert training.seed == seed
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_schedule_can_be_asked_for(schedule: Schedule) -> None:
-    asked = replace(TRAINING, schedule=schedule)
-    assert wire.read_request(wire.request(ADAPTER, asked))[1] == asked
-
-
-@pytest.mark.parametrize("schedule", ["Cosine", "warmup", "", None, 1])
-def test_a_schedule_nobody_knows_is_refused(schedule: Value | None) -> None:
-    with pytest.raises(ReplyError, match="schedule"):
-        wire.read_request(with_field(wire.request(ADAPTER, TRAINING), "schedule", schedule))
-
-
-def test_a_request_to_evaluate_asks_for_no_training() -> None:
-    adapter, training = wire.read_request(wire.request(ADAPTER))
-    assert adapter.digest == ADAPTER.digest
-    assert training is None
-
-
 def test_an_update_arrives_as_it_left() -> None:
     got = wire.read_update(wire.update_reply(UPDATE))
     assert isinstance(got, BoundedUpdate)
@@ -119,7 +72,7 @@ def test_a_metric_of_another_name_is_refused_and_not_repeated() -> None:
 
 def test_a_body_is_as_large_as_its_tensors() -> None:
     assert records.size(wire.nothing()) == 0
-    assert records.size(wire.request(ADAPTER, TRAINING)) == 4 * 7
+    assert records.size(asking.request(ADAPTER)) == 4 * 7
     assert records.size(wire.update_reply(UPDATE)) == 4 * 7
 
 
@@ -172,37 +125,6 @@ def test_a_name_that_is_empty_long_or_unprintable_is_refused(
 def test_a_name_may_be_as_long_as_allowed() -> None:
     member = replace(MEMBER, platform="礁" * records.MAX_NAME)
     assert wire.read_member(wire.hello_reply(member)) == member
-
-
-@pytest.mark.parametrize("field", asdict(TRAINING))
-def test_a_request_that_lacks_a_field_is_refused_or_asks_for_no_training(field: str) -> None:
-    content = with_field(wire.request(ADAPTER, TRAINING), field, None)
-    if field == "round":
-        assert wire.read_request(content)[1] is None
-    else:
-        with pytest.raises(ReplyError, match=f"'{field}'"):
-            wire.read_request(content)
-
-
-@pytest.mark.parametrize(
-    "field", ["version", "round", "rounds", "epochs", "batch", "seed", "steps"]
-)
-def test_half_a_round_is_refused(field: str) -> None:
-    with pytest.raises(ReplyError, match=f"'{field}' is not a whole number"):
-        wire.read_request(with_field(wire.request(ADAPTER, TRAINING), field, 1.5))
-
-
-@pytest.mark.parametrize("field", ["backbone", "task", "digest"])
-def test_an_adapter_that_is_not_the_one_of_its_digest_is_refused(field: str) -> None:
-    with pytest.raises(ReplyError, match="not that of its digest"):
-        wire.read_request(with_field(wire.request(ADAPTER), field, "other"))
-
-
-def test_an_adapter_that_changed_on_its_way_is_refused() -> None:
-    content = wire.request(ADAPTER)
-    content[wire.ADAPTER] = records.pack({**ADAPTER.tensors, "a": np.zeros(1, np.float32)})
-    with pytest.raises(ReplyError, match="not that of its digest"):
-        wire.read_request(content)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), HUGE, [0.5]])

@@ -5,8 +5,9 @@ import logging
 import pytest
 
 from server.registry import RoundReport
-from shared import records, wire
-from simulations.benchmarks.overhead import MIB, Clock, adapter, measure, no_op, timed
+from shared import asking, records
+from simulations.benchmarks.noop_server import Clock, adapter
+from simulations.benchmarks.overhead import measure, no_op, timed
 from simulations.harness import Config, run_in_process
 
 
@@ -19,7 +20,7 @@ def test_both_engines_have_a_figure_or_none() -> None:
 
 
 def test_the_adapter_that_travels_has_one_mebibyte() -> None:
-    assert records.size(wire.request(adapter())) == MIB
+    assert records.size(asking.request(adapter())) == 2**20
 
 
 def test_a_benchmark_leaves_the_logs_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,5 +45,5 @@ def test_what_is_timed_is_the_real_server_with_every_platform_in_every_round() -
     assert [report.round for report in book.reports] == [0, 1, 2]
     for report in book.reports[1:]:
         assert report.replied == ("p0", "p1", "p2")
-        assert (report.bytes_up, report.bytes_down) == (3 * MIB, 6 * MIB)
+        assert (report.bytes_up, report.bytes_down) == (3 * 2**20, 6 * 2**20)
     assert book.seconds == [report.seconds for report in book.reports]

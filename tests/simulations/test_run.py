@@ -85,10 +85,9 @@ def test_a_comparison_leaves_rounds_report_table_metrics_platforms_and_adapters(
         "adapters",
         "metrics.json",
         "platforms",
+        "registry.sqlite",
         "report.html",
         "rounds",
-        "settings.json",
-        "standing.json",
         "table.md",
     ]
     written = json.loads((out / "metrics.json").read_text())

@@ -1,0 +1,109 @@
+"""`atoll-client up`: a platform's node, checkpoints and health endpoint, in the foreground.
+
+main thread: SuperNode.serve        one thread: every minute, what the audit logs stand at
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.approvals import Approvals
+from clients.link import linked
+from clients.membership import Membership, exchange_checkpoint, home_of, load
+from clients.supernode import SuperNode
+from clients.workers import Config
+from shared import logs
+from shared.audit_log import AuditLog
+from shared.errors import AtollError, ConfigError
+from shared.files import alone, made_folder
+from shared.health import Health, served
+from shared.tables.config import load_platform
+
+log = logging.getLogger("atoll.client")
+
+EVERY = 60.0  # seconds between two exchanges of checkpoints
+EXAMPLE = "Example: atoll-client up -p boutique.toml"
+
+
+def up(
+    platform: Annotated[
+        Path, typer.Option("--platform", "-p", help="The platform's TOML file.", show_default=False)
+    ],
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Its folder after joining; left out, NAME.atoll beside the file."),
+    ] = None,
+    simulated_noise: Annotated[
+        int | None, typer.Option(hidden=True, help="A seed: protects nobody, for tests alone.")
+    ] = None,
+) -> None:
+    """Answer the server with approved code, in the foreground, until told to stop."""
+    logs.to_stderr()
+    config = load_platform(platform)
+    member = load(home or home_of(platform, config.name))
+    if member.name != config.name:
+        raise ConfigError(
+            f"joined as {member.name!r}, the platform's file says {config.name!r}",
+            where=member.home,
+            todo="set the name back, or join anew",
+        )
+    node: Config = {
+        "platform": str(platform.resolve()),
+        "coordinator": member.coordinator,
+    }
+    if simulated_noise is not None:
+        node["simulated-noise"] = simulated_noise
+    with alone(member.home, "client"), ExitStack() as stack:
+        serve(member, node, stack)
+
+
+def serve(member: Membership, config: Config, stack: ExitStack) -> None:
+    """Everything between start and end; what is opened is closed by `stack`."""
+    audit = AuditLog(member.home / "audit.jsonl")
+    health = Health(role="client", platform=member.name, state="starting")
+    node = SuperNode(
+        connect=lambda: linked(
+            member.server,
+            roots=member.roots(),
+            key=member.node_key(),
+            lost=lambda: log.warning("the server no longer takes this node's signs of life"),
+        ),
+        approvals=Approvals(member.home / "approvals"),
+        scratch=made_folder(member.home / "running"),
+        config=config,
+        audit=audit,
+        health=health,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: node.stop.set())
+    stack.enter_context(served(member.health, health))
+    audit.add("started")
+    stack.callback(lambda: audit.add("stopped"))
+    checkpoints = threading.Thread(target=exchange, args=(member, audit, node), daemon=True)
+    checkpoints.start()
+    try:
+        node.serve()
+    finally:
+        node.stop.set()
+        checkpoints.join(5.0)
+    log.info("stopped")
+
+
+def exchange(member: Membership, audit: AuditLog, node: SuperNode) -> None:
+    """Tell the server what the log stands at, keep what it says of its own, and its new CAs."""
+    while not node.stop.is_set():
+        try:
+            if exchange_checkpoint(member, audit):
+                log.info("the server has new certificates; connecting anew")
+                audit.add("certificates renewed")
+                node.renew.set()
+        except AtollError as fault:
+            log.warning("no checkpoint: %s", fault)
+        node.stop.wait(EVERY)

@@ -1,0 +1,179 @@
+"""The wire of a SuperNode: Flower's Fleet API over TLS, each call signed with the node's own key.
+
+    activate → (receive → … → send)* → deactivate      and signs of life in between
+
+Flower's own connection ends the process when the server turns it away, tries for ever when it does
+not answer, and sleeps 3 s between two questions. A platform's daemon has to say what is wrong, come
+back by itself and be quick, so it makes the same calls by Flower's own stubs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
+from flwr.common.serde import fab_from_proto, message_from_proto, message_to_proto, run_from_proto
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.fleet_pb2_grpc import FleetStub
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+    push_objects,
+)
+from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.run import Run
+
+HEARTBEAT = 15.0  # seconds between two signs of life
+INTERVAL = 30.0  # what is promised; after two of them without one the server asks others
+CALL = 30.0  # seconds that a call may take; the server holds a question for work for 20
+LARGEST = 64 * 2**20  # bytes of one message
+
+
+@dataclass(frozen=True)
+class Link:
+    """An activated node. Its methods raise grpc.RpcError."""
+
+    stub: FleetStub
+    node: Node
+
+    def receive(self) -> Message | None:
+        """The next request for this node, or None when there was none for a while."""
+        response = self.stub.PullMessages(PullMessagesRequest(node=self.node), timeout=CALL)
+        if not response.messages_list:
+            return None
+        head = message_from_proto(response.messages_list[0])
+        run, tree = head.metadata.run_id, response.message_object_trees[0]
+        call = partial(self.stub.PullObject, timeout=CALL)
+        message = pull_and_inflate_object_from_tree(
+            tree,
+            make_pull_object_fn_protobuf(call, self.node, run),
+            make_confirm_message_received_fn_protobuf(
+                self.stub.ConfirmMessageReceived, self.node, run
+            ),
+            return_type=Message,
+        )
+        message.metadata.__dict__["_message_id"] = tree.object_id
+        return message
+
+    def run(self, number: int) -> Run:
+        """What the server says of a run: above all, which bundle it is of."""
+        request = GetRunRequest(node=self.node, run_id=number)
+        return run_from_proto(self.stub.GetRun(request, timeout=CALL).run)
+
+    def bundle(self, digest: str, run: int) -> bytes:
+        """The bundle that the server sends for a digest; not checked here."""
+        request = GetFabRequest(node=self.node, hash_str=digest, run_id=run)
+        return bytes(fab_from_proto(self.stub.GetFab(request, timeout=CALL).fab).content)
+
+    def send(self, reply: Message, seconds: float) -> None:
+        """A reply, head and tensors; `seconds` is what the server is told that it took."""
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        with no_object_id_recompute():
+            request = PushMessagesRequest(
+                node=self.node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+                clientapp_runtime_list=[seconds],
+            )
+            response = self.stub.PushMessages(request, timeout=CALL)
+            # Objects go by their content. Of what another platform sends as well, an empty record
+            # of metrics for one, the server may have had all, and have read the reply already.
+            with suppress(ObjectPushError):
+                push_objects(
+                    get_all_nested_objects(reply),
+                    make_push_object_fn_protobuf(
+                        partial(self.stub.PushObject, timeout=CALL),
+                        self.node,
+                        reply.metadata.run_id,
+                        response.session_id,
+                    ),
+                    object_ids_to_push=set(response.objects_to_push),
+                )
+
+
+@contextmanager
+def linked(
+    server: str,
+    *,
+    roots: bytes,
+    key: ec.EllipticCurvePrivateKey,
+    lost: Callable[[], None] = lambda: None,
+) -> Iterator[Link]:
+    """An activated node at this server; deactivated and closed at the end.
+
+    Args:
+        server: HOST:PORT.
+        roots: PEM of the certificates that a server's may be signed by.
+        key: the node's.
+        lost: called when the server no longer takes its signs of life.
+
+    Raises:
+        grpc.RpcError: the server cannot be reached, is another, or turns this node away.
+    """
+    public = public_key_to_bytes(key.public_key())
+    options = [
+        ("grpc.max_send_message_length", LARGEST),
+        ("grpc.max_receive_message_length", LARGEST),
+        ("grpc.keepalive_time_ms", 30_000),  # a cable that was pulled is found out
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.use_local_subchannel_pool", 1),  # a new link is a new handshake
+    ]
+    secrets = grpc.ssl_channel_credentials(roots)
+    with grpc.secure_channel(server, secrets, options=options) as raw:
+        channel = grpc.intercept_channel(
+            raw,
+            RuntimeVersionClientInterceptor(component_name="SuperNode"),
+            NodeAuthClientInterceptor(key, key.public_key()),
+        )
+        stub = FleetStub(channel)
+        request = ActivateNodeRequest(public_key=public, heartbeat_interval=INTERVAL)
+        node = Node(node_id=stub.ActivateNode(request, timeout=CALL).node_id)
+        ended = threading.Event()
+        pulse = threading.Thread(target=_beat, args=(stub, node, ended, lost), daemon=True)
+        pulse.start()
+        try:
+            yield Link(stub, node)
+        finally:
+            ended.set()
+            pulse.join(CALL)
+            with suppress(grpc.RpcError):  # else it is missed after two intervals
+                stub.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id), timeout=2.0)
+
+
+def _beat(stub: FleetStub, node: Node, ended: threading.Event, lost: Callable[[], None]) -> None:
+    request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=INTERVAL)
+    while not ended.wait(HEARTBEAT):
+        try:
+            stub.SendNodeHeartbeat(request, timeout=5.0)
+        except grpc.RpcError as fault:
+            # Unreachable for a while is for the one who asks for work to find out.
+            if fault.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                lost()

@@ -1,0 +1,198 @@
+"""`atoll-server up`: the port, the rounds and the health endpoint, in the foreground.
+
+    home → SuperLink ─→ wait for platforms → ServerApp (rounds) → … until all rounds are recorded
+                              ↑ a run that cannot go on waits, and is resumed from the registry
+
+Killed at any moment, it goes on at its next start: rounds are whole or not there, nodes keep their
+numbers, and a platform that is asked the same again answers with the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server import authority
+from server.app import app as server_app
+from server.enrolment import Enrolment
+from server.enrolment_service import handlers
+from server.home import ServerHome, load_home
+from server.registry import Registry
+from server.release import current
+from server.superlink import Config, SuperLink
+from shared import logs
+from shared.audit_log import AuditLog
+from shared.checkpoints import Checkpoints
+from shared.errors import AtollError
+from shared.files import alone
+from shared.health import Health, served
+from shared.signing import signing_key
+
+log = logging.getLogger("atoll.server")
+
+FIRST, LONGEST = 5.0, 300.0  # seconds between two attempts of a run that cannot go on
+LOOK = 0.2  # seconds between two looks at who is there
+EXAMPLE = "Example: atoll-server up --home atoll-server"
+
+
+class Stop(BaseException):
+    """The process was told to end; no fault, and nothing may take it for one."""
+
+
+def up(
+    home: Annotated[Path, typer.Option(help="The server's folder.")] = Path("atoll-server"),
+    once: Annotated[
+        bool, typer.Option("--once", help="End when all rounds are recorded; else serve on.")
+    ] = False,
+) -> None:
+    """Serve the platforms and run the rounds, in the foreground, until told to stop."""
+    logs.to_stderr()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    settings = load_home(home)
+    try:
+        with alone(home, "server"), ExitStack() as stack:
+            serve(settings, stack, once=once)
+    except Stop:
+        log.info("stopped")
+
+
+def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
+    """Everything between start and end; what is opened is closed by `stack`."""
+    home = settings.path
+    audit = AuditLog(home / "audit.jsonl")
+    health = Health(role="server", state="starting", round=-1)
+    link = superlink_of(settings, audit)
+    stack.enter_context(served(settings.health, health))
+    stack.callback(link.stop)
+    stack.callback(lambda: health.say(ready=False, state="stopping"))
+    link.start()
+    audit.add("started", port=link.port)
+    stack.callback(lambda: audit.add("stopped"))
+    log.info("serving", extra={"listen": settings.listen, "port": link.port})
+    health.say(ready=True, state="serving", port=link.port)
+    pause = FIRST
+    while True:
+        try:
+            if rounds_left(settings):
+                run(settings, link, audit, health)
+            if once:
+                return
+            health.say(state="all rounds are recorded")
+            idle(settings)
+            pause = FIRST
+        except Exception as fault:  # whatever a run dies of, the platforms are served on
+            ours = isinstance(fault, AtollError)
+            log.error("%s; again in %.0f s", fault, pause, exc_info=not ours)
+            said = str(fault) if ours else type(fault).__name__
+            health.say(state=said)
+            with suppress(AtollError):  # a full disk may be what it died of
+                audit.add("run ended", why=said)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+
+
+def superlink_of(settings: ServerHome, audit: AuditLog) -> SuperLink:
+    """The SuperLink of a home: its certificates, its platforms, its audit log."""
+    home = settings.path
+    key = signing_key(home / "signing.key")
+    enrolment = Enrolment(home / "platforms.sqlite")
+
+    def name_of(node_key: bytes) -> str | None:
+        found = enrolment.admitted(node_key)
+        return None if found is None else found.name
+
+    service = handlers(
+        enrolment,
+        key=key,
+        checkpoint=lambda: audit.checkpoint(key),
+        keep=Checkpoints(home / "checkpoints").keep,
+        ca_bundle=lambda: authority.ca_bundle(home),
+        audit=audit,
+    )
+    return SuperLink(
+        listen=settings.listen,
+        database=home / "superlink.sqlite",
+        credentials=lambda: authority.credentials(home),
+        name_of=name_of,
+        refused=lambda call: log.warning("turned away at %s: not enrolled, or evicted", call),
+        handlers=[service],
+    )
+
+
+def run(settings: ServerHome, link: SuperLink, audit: AuditLog, health: Health) -> None:
+    """One run of the ServerApp, from the last recorded round.
+
+    Raises:
+        RoundError: it cannot start or go on.
+    """
+    bundle = current(settings.path)
+    wait_for(settings.platforms or settings.federation.quorum, link, health)
+    folder = settings.path / "run"
+    config: Config = {
+        **asdict(settings.federation),
+        "backbone": str(settings.backbone),
+        "folder": str(folder),
+        "resume": bool(Registry(folder).rounds()),
+        "signing": str(settings.path / "signing.key"),
+    }
+    with link.run(bundle, config) as (grid, context):
+        audit.add("run", bundle=bundle.digest, run=str(context.run_id))
+        health.say(state="running")
+        watcher = Rounds(audit, health)
+        log.addHandler(watcher)
+        try:
+            server_app(grid, context)
+        finally:
+            log.removeHandler(watcher)
+
+
+class Rounds(logging.Handler):
+    """Hears the line that `server.rounds.tell` logs of each round; audit and health follow it."""
+
+    def __init__(self, audit: AuditLog, health: Health) -> None:
+        super().__init__()
+        self.audit, self.health = audit, health
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a round's line, and no other."""
+        number = getattr(record, "round", None)
+        if number is not None:
+            self.health.say(state="running", round=number)
+            self.audit.add("round", round=number, told=record.getMessage())
+
+
+def wait_for(count: int, link: SuperLink, health: Health) -> None:
+    """Return when so many platforms are online."""
+    before: list[str] | None = None
+    while len(here := link.online()) < count:
+        if here != before:
+            log.info("waiting for platforms: %d of %d are here", len(here), count)
+            health.say(state=f"waiting for platforms: {len(here)} of {count}")
+            before = here
+        time.sleep(LOOK)
+
+
+def rounds_left(settings: ServerHome) -> bool:
+    """Whether rounds are to be run."""
+    done = Registry(settings.path / "run").rounds()
+    return not done or done[-1] < settings.federation.rounds
+
+
+def idle(settings: ServerHome) -> None:
+    """Return when server.toml asks for more rounds than are recorded."""
+    file = settings.path / "server.toml"
+    seen = file.stat().st_mtime_ns
+    while file.stat().st_mtime_ns == seen:
+        time.sleep(1.0)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise Stop

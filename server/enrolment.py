@@ -1,0 +1,249 @@
+"""Who may take part: open invites and admitted platforms, in SQLite, for several processes at once.
+
+    invite ─secret→ platform ─JoinRequest→ admit ─→ admitted at every call ─→ evict
+                                                                               └ at once, for ever
+
+Of a secret only its SHA-256 is kept. An evicted platform's keys never come back; its name may be
+invited again, with new keys. Each thread has a connection of its own, so that a look is quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.enrolment import NAME, JoinRequest, check_proofs, node_key_from, node_public
+from shared.errors import ConfigError, IdentityError
+
+SECONDS = 600  # that an invite is open, unless it says otherwise: time for a call or a mail
+LONGEST = 7 * 24 * 3600  # seconds; a secret that lies about for longer gets into wrong hands
+BUSY = 10.0  # seconds to wait for another process that writes
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS invites (
+    secret TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, expires REAL NOT NULL, used REAL);
+CREATE TABLE IF NOT EXISTS platforms (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, node_key BLOB NOT NULL UNIQUE,
+    signing_key TEXT NOT NULL UNIQUE, joined REAL NOT NULL, evicted REAL, seen REAL, ca TEXT);
+CREATE UNIQUE INDEX IF NOT EXISTS live ON platforms (name) WHERE evicted IS NULL;
+"""
+_ENROLLED = (
+    "SELECT name, node_key, signing_key, (SELECT count(*) FROM platforms AS other"
+    " WHERE other.name = platforms.name AND other.id < platforms.id)"
+    " FROM platforms WHERE evicted IS NULL AND "
+)
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """An admitted platform.
+
+    Attributes:
+        name: of the platform.
+        node_key: public, P-384, as Flower sends it.
+        signing_key: public, Ed25519, 64 hexadecimal digits.
+        records: the name under which its checkpoints are kept: its own, unless an evicted platform
+            had that, whose audit log was another.
+    """
+
+    name: str
+    node_key: bytes
+    signing_key: str
+    records: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A platform that is or was admitted; times in seconds since 1970, None for never."""
+
+    name: str
+    node_key: bytes
+    signing_key: str
+    joined: float
+    evicted: float | None
+    last_seen: float | None
+    ca_seen: str | None  # fingerprint of the CAs that it trusts
+
+
+class Enrolment:
+    """The store. A method has written what it says when it returns."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = path, clock
+        self._own = threading.local()
+
+    def invite(self, name: str, *, seconds: int = SECONDS) -> bytes:
+        """A secret with which this platform may join, once, for so long.
+
+        An open invite of the same name is closed by it.
+
+        Raises:
+            IdentityError: the name is taken.
+            ConfigError: it is no platform's name, or it is not open for a sensible time.
+        """
+        if not re.fullmatch(NAME, name):
+            raise ConfigError(
+                f"{name!r} is no platform's name",
+                todo="use up to 64 letters, digits, '-' and '_'",
+            )
+        if not 1 <= seconds <= LONGEST:
+            raise ConfigError(
+                f"an invite cannot be open for {seconds} seconds", todo=f"give 1 to {LONGEST}"
+            )
+        secret = secrets.token_bytes(16)
+        with self._writing() as base:
+            if base.execute(f"{_ENROLLED} name = ?", (name,)).fetchone():
+                raise _taken(name)
+            row = (_hash(secret), name, self._clock() + seconds)
+            base.execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, NULL)", row)
+        return secret
+
+    def admit(self, request: JoinRequest) -> None:
+        """Let a platform in, and close its invite: both, or neither.
+
+        Raises:
+            IdentityError: the token is unknown, used, expired or another platform's; the name is
+                taken; a key was here before, or its proof does not hold.
+        """
+        check_proofs(request)
+        node_key = node_public(node_key_from(request.node_key.encode()))
+        secret, now = _hash(bytes.fromhex(request.token)), self._clock()
+        with self._writing() as base:
+            query = "SELECT name, expires, used FROM invites WHERE secret = ?"
+            found = base.execute(query, (secret,)).fetchone()
+            if found is None:
+                raise _refused("the token is unknown, or a newer one has taken its place")
+            name, expires, used = found
+            if used is not None:
+                raise _refused("the token was used already")
+            if now >= expires:
+                raise _refused("the token has expired")
+            if name != request.name:
+                raise IdentityError(
+                    f"the token is not for a platform named {request.name!r}",
+                    todo="set the name in the platform's file to the one that was invited",
+                )
+            if base.execute(f"{_ENROLLED} name = ?", (name,)).fetchone():
+                raise _taken(name)
+            row = (name, node_key, request.signing_key, now)
+            try:
+                base.execute(
+                    "INSERT INTO platforms (name, node_key, signing_key, joined)"
+                    " VALUES (?, ?, ?, ?)",
+                    row,
+                )
+            except sqlite3.IntegrityError:
+                raise IdentityError("a key of it was here before", todo="make new keys") from None
+            base.execute("UPDATE invites SET used = ? WHERE secret = ?", (now, secret))
+
+    def platforms(self) -> list[Member]:
+        """All that are or were admitted, in the order of their joining."""
+        columns = "name, node_key, signing_key, joined, evicted, seen, ca"
+        return [Member(*it) for it in self._found(f"SELECT {columns} FROM platforms ORDER BY id")]
+
+    def evict(self, name: str) -> None:
+        """Shut a platform out; it holds from the next call on, in every process.
+
+        Raises:
+            IdentityError: none of this name is admitted.
+        """
+        with self._writing() as base:
+            query = "UPDATE platforms SET evicted = ? WHERE name = ? AND evicted IS NULL"
+            if base.execute(query, (self._clock(), name)).rowcount != 1:
+                raise IdentityError(
+                    f"no platform {name!r} is admitted", todo="see who is: platforms"
+                )
+
+    def admitted(self, node_key: bytes) -> Enrolled | None:
+        """The platform with this node key, as of this moment; some ten microseconds."""
+        return self._enrolled("node_key = ?", node_key)
+
+    def named(self, name: str) -> Enrolled | None:
+        """The admitted platform of this name, as of this moment."""
+        return self._enrolled("name = ?", name)
+
+    def seen(self, name: str, *, ca: str) -> None:
+        """Note that an admitted platform was here, and which CAs it trusts."""
+        with self._writing() as base:
+            query = "UPDATE platforms SET seen = ?, ca = ? WHERE name = ? AND evicted IS NULL"
+            base.execute(query, (self._clock(), ca, name))
+
+    def _enrolled(self, condition: str, value: str | bytes) -> Enrolled | None:
+        rows = self._found(_ENROLLED + condition, value)
+        if not rows:
+            return None
+        name, node_key, signing_key, before = rows[0]
+        records = f"{name}-{signing_key[:8]}" if before else name
+        return Enrolled(name, node_key, signing_key, records)
+
+    def _found(self, query: str, *values: str | bytes) -> list[tuple[Any, ...]]:
+        try:
+            return self._reading().execute(query, values).fetchall()
+        except sqlite3.Error as fault:
+            raise self._unusable(fault) from fault
+
+    def _reading(self) -> sqlite3.Connection:
+        """This thread's connection; a process that was forked off makes its own."""
+        found: tuple[int, sqlite3.Connection] | None = getattr(self._own, "base", None)
+        if found is None or found[0] != os.getpid():
+            found = self._own.base = os.getpid(), self._opened()
+        return found[1]
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            if not self._path.exists():
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            base = sqlite3.connect(
+                self._path, isolation_level=None, timeout=BUSY, check_same_thread=False
+            )
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA synchronous = FULL")
+            base.executescript(SCHEMA)
+        except (sqlite3.Error, OSError) as fault:
+            raise self._unusable(fault) from fault
+        return base
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """All of the body, or nothing; nobody else writes meanwhile."""
+        base = self._reading()
+        try:
+            base.execute("BEGIN IMMEDIATE")
+            yield base
+            base.execute("COMMIT")
+        except sqlite3.Error as fault:
+            raise self._unusable(fault) from fault
+        finally:
+            if base.in_transaction:
+                base.execute("ROLLBACK")
+
+    def _unusable(self, fault: Exception) -> IdentityError:
+        return IdentityError(
+            f"cannot be read or written ({fault})",
+            where=self._path,
+            todo="free some space, or put it back from a backup",
+        )
+
+
+def _hash(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()
+
+
+def _refused(what: str) -> IdentityError:
+    return IdentityError(what, todo="ask the coordinator for a new one")
+
+
+def _taken(name: str) -> IdentityError:
+    return IdentityError(
+        f"a platform {name!r} is admitted already", todo="use another name, or evict that one"
+    )

@@ -1,0 +1,205 @@
+"""`atoll.Enrolment` on the server's port: Join, Checkpoint and Hello.
+
+    bytes ─unpacked→ message ─Enrolment, audit log→ reply ─packed→ bytes
+                        └ a fault: a gRPC status with one line, and no word of this machine
+
+Whoever reaches the port may call: Join asks for a token, Checkpoint for an admitted platform's
+signature. Failed joins are counted, so that nobody can try tokens or fill the audit log for long.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from server.enrolment import Enrolment
+from shared.audit_log import AuditLog
+from shared.channel import plain
+from shared.checkpoints import Checkpoint
+from shared.enrolment import (
+    CLOCK,
+    SERVICE,
+    CheckpointReply,
+    CheckpointRequest,
+    HelloReply,
+    JoinReply,
+    JoinRequest,
+    checkpoint_body,
+    packed,
+    unpacked,
+)
+from shared.errors import AtollError, AuditError, IdentityError
+from shared.signing import check, public_of, sign
+
+log = logging.getLogger("atoll.server")
+
+FAILURES = 20  # joins that may fail in a minute, from one address
+ALL_FAILURES = 200  # and from all together
+MINUTE = 60.0
+FAILED = "the coordinator cannot answer; ask it to look into its log"
+
+Keep = Callable[[str, Checkpoint, str], None]
+
+
+class Attempts:
+    """Failed joins of this minute, by address."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._minute, self._failed = 0, Counter[str]()
+
+    def check(self, peer: str) -> None:
+        """Raises: IdentityError if too many failed."""
+        with self._lock:
+            self._turn()
+            if self._failed[peer] < FAILURES and self._failed.total() < ALL_FAILURES:
+                return
+        raise IdentityError("too many joins failed", todo="try again in a minute")
+
+    def failed(self, peer: str) -> None:
+        """Count one."""
+        with self._lock:
+            self._turn()
+            self._failed[peer] += 1
+
+    def _turn(self) -> None:
+        minute = int(self._clock() // MINUTE)
+        if minute != self._minute:
+            self._minute, self._failed = minute, Counter()
+
+
+def handlers(
+    enrolment: Enrolment,
+    *,
+    key: Ed25519PrivateKey,
+    checkpoint: Callable[[], Checkpoint],
+    keep: Keep,
+    ca_bundle: Callable[[], bytes],
+    audit: AuditLog,
+    clock: Callable[[], float] = time.time,
+) -> grpc.GenericRpcHandler:
+    """The service, for a gRPC server.
+
+    Args:
+        enrolment: who may take part.
+        key: the coordinator's signing key.
+        checkpoint: of the coordinator's audit log, as it stands.
+        keep: writes down a platform's: name, Checkpoint, the platform's public key.
+        ca_bundle: CAs that platforms must trust from now on, PEM.
+        audit: is told who joined and who was refused.
+        clock: seconds since 1970.
+    """
+    attempts = Attempts(clock)
+
+    def bundle() -> dict[str, str]:
+        content = ca_bundle()
+        return {"ca": content.decode(), "ca_signature": sign(key, "ca", content)}
+
+    def join(content: bytes, peer: str) -> bytes:
+        attempts.check(peer)
+        try:
+            request = unpacked(content, JoinRequest, "join")
+            reply = JoinReply(coordinator=public_of(key), server=version("atoll"), **bundle())
+            enrolment.admit(request)
+        except IdentityError as fault:
+            if _own(fault):
+                raise
+            attempts.failed(peer)
+            log.warning("a join from %s was refused: %s", peer, fault.what)
+            audit.add("join refused", why=fault.what, peer=peer)
+            raise
+        try:
+            audit.add("joined", platform=request.name, signing_key=request.signing_key)
+        except BaseException:
+            enrolment.evict(request.name)  # nobody is in of whom the audit log does not tell
+            raise
+        log.info("%s joined", request.name)
+        return packed(reply)
+
+    def exchange(content: bytes, _peer: str) -> bytes:
+        request = unpacked(content, CheckpointRequest, "checkpoint")
+        member = enrolment.named(request.platform)
+        if member is None:
+            raise IdentityError(
+                f"no platform {request.platform!r} is enrolled here, or it was evicted",
+                todo="ask the coordinator for a token and join",
+            )
+        check(member.signing_key, "exchange", checkpoint_body(request), request.proof)
+        now = clock()
+        check_clock(request.sent, now)
+        if request.checkpoint is not None:
+            told = Checkpoint.from_dict(request.checkpoint)
+            keep(member.records, told, member.signing_key)
+        enrolment.seen(member.name, ca=request.ca)
+        own = None if request.checkpoint is None else checkpoint().as_dict()
+        reply = CheckpointReply(checkpoint=own, now=now, server=version("atoll"), **bundle())
+        return packed(reply)
+
+    def hello(_content: bytes, _peer: str) -> bytes:
+        return packed(HelloReply(now=clock()))
+
+    methods = {"Join": join, "Checkpoint": exchange, "Hello": hello}
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            name: grpc.unary_unary_rpc_method_handler(_in_one_line(method))
+            for name, method in methods.items()
+        },
+    )
+
+
+def check_clock(sent: float, now: float) -> None:
+    """Raises: IdentityError if a platform's clock is too far from this one."""
+    off = sent - now
+    if abs(off) <= CLOCK:
+        return
+    way = "ahead of" if off > 0 else "behind"
+    by = f"{abs(off):.0f} s" if math.isfinite(off) else "far"
+    raise IdentityError(
+        f"the platform's clock is {by} {way} the coordinator's, more than {CLOCK:.0f} s",
+        todo="set both by a time server",
+    )
+
+
+def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[bytes, Any], bytes]:
+    """The method for gRPC: whatever goes wrong ends the call with a code and one line."""
+
+    def call(content: bytes, context: Any) -> bytes:
+        status = grpc.StatusCode
+        try:
+            return method(content, _host(context.peer()))
+        except AtollError as fault:
+            if isinstance(fault, IdentityError | AuditError) and not _own(fault):
+                # Without `where`: paths of this machine are nobody else's business.
+                code, line = status.PERMISSION_DENIED, f"{fault.what}; {fault.todo}"
+            else:
+                log.error("a call failed: %s", fault)
+                code, line = status.INTERNAL, FAILED
+        except Exception:
+            log.exception("a call failed")
+            code, line = status.INTERNAL, FAILED
+        context.abort(code, plain(line))
+        raise AssertionError("abort returned")
+
+    return call
+
+
+def _own(fault: AtollError) -> bool:
+    """Whether a file of this machine is at fault, and not the caller."""
+    return isinstance(fault, IdentityError) and isinstance(fault.where, Path)
+
+
+def _host(peer: str) -> str:
+    """An address without its port: ipv4:1.2.3.4:5 is 1.2.3.4."""
+    return plain(peer.partition(":")[2].rpartition(":")[0], 60) or "unknown"

@@ -1,0 +1,254 @@
+"""The deployed Grid: the ServerApp's Messages in Flower's LinkState, without polling and processes.
+
+    ServerApp ─Message→ LinkGrid ─→ LinkState ←─ Fleet API ←─ SuperNode
+                          ↑ Bell: a reply came, a node came back
+
+Flower's own way is an HTTP API, a process for the ServerApp and a question every 3 s. Here the
+ServerApp runs in the process that serves the Fleet API, so it is told. A node that comes back while
+an answer of it is outstanding is sent the same content again: what it was doing died with it, and
+a platform answers the same request with the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from flwr.app import Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import ErrorCode
+from flwr.server.superlink.linkstate import LinkState
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.object_store import NoObjectInStoreError
+
+from shared import wire
+from shared.errors import ReplyError
+
+log = logging.getLogger("atoll.server")
+
+SLACK = 60.0  # seconds a request outlives its deadline: Flower answers for expired ones
+RETURN = 30.0  # seconds that a platform which went has to come back and be asked again
+LONGEST = 1.0  # seconds between two looks: nodes also fall silent, and nobody rings for that
+
+
+class Bell:
+    """Wakes whoever waits for a message: for a node, or for the ServerApp.
+
+    Attributes:
+        objects: held while a Message's objects are registered or dropped. Flower's store counts
+            references in several steps, and platforms may send what is equal to the last byte.
+    """
+
+    def __init__(self) -> None:
+        self.objects = threading.Lock()
+        self._changed = threading.Condition()
+        self._count = 0
+        self._returned: set[int] = set()
+
+    def count(self) -> int:
+        """How often it rang so far."""
+        with self._changed:
+            return self._count
+
+    def ring(self, returned: int | None = None) -> None:
+        """Something came; `returned` is a node that began anew."""
+        with self._changed:
+            self._count += 1
+            if returned is not None:
+                self._returned.add(returned)
+            self._changed.notify_all()
+
+    def wait(self, after: int, seconds: float) -> int:
+        """Wait until it rang more often than `after`, or for that long; how often it rang."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count > after, seconds)
+            return self._count
+
+    def returned(self) -> set[int]:
+        """Nodes that began anew since this was asked last."""
+        with self._changed:
+            nodes, self._returned = self._returned, set()
+            return nodes
+
+
+class LinkGrid(Grid):
+    """A Grid on a LinkState of the same process, for one run."""
+
+    def __init__(
+        self,
+        state: LinkState,
+        run_id: int,
+        bell: Bell,
+        *,
+        name_of: Callable[[int], str | None] = lambda _node: None,
+    ) -> None:
+        """Args: name_of: the enrolled platform behind a node; None where nobody enrolled it."""
+        self.state, self.run_id, self.bell, self.name_of = state, run_id, bell, name_of
+
+    def set_run(self, run: object) -> None:
+        """There is one run."""
+
+    @property
+    def run(self) -> object:  # type: ignore[override]
+        """Not kept: the ServerApp does not ask."""
+        raise NotImplementedError("the ServerApp's run is in its Context")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A Message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are enrolled and online."""
+        return sorted(n for n in self.state.get_nodes(self.run_id) if self.name_of(n) is not None)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Leave requests for their nodes; the identifiers of those that could be left."""
+        found = [self._push(message) for message in messages]
+        self.bell.ring()
+        return [number for number in found if number]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies to these that are there as a whole."""
+        return list(self._pull(set(message_ids), {}))
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Replies as they come, and None now and then; who stops listening early drops the rest.
+
+        A platform that says hello under another name than it enrolled with is not heard.
+        """
+        until = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        self.bell.returned()  # of old; whoever begins anew from here on is asked again
+        waiting = {number: message for message in messages if (number := self._push(message))}
+        arriving: dict[str, Message] = {}
+        gone: dict[str, float] = {}  # when a request's node was found to be away
+        rung = -1
+        self.bell.ring()
+        try:
+            while self._hopeful(waiting, gone) and (left := until - time.monotonic()) > 0:
+                rung = self.bell.wait(rung, min(left, LONGEST))
+                for node in self.bell.returned():
+                    self._again(node, waiting, left)
+                for reply in self._pull(waiting.keys() - gone.keys(), arriving):
+                    number = reply.metadata.reply_to_message_id
+                    if flowers_own(reply):
+                        gone.setdefault(number, time.monotonic())
+                    elif waiting.pop(number, None) is not None and self._own_name(reply):
+                        yield reply
+                yield None  # type: ignore[misc]
+        finally:
+            self._forget(set(waiting))
+
+    def _hopeful(self, waiting: Mapping[str, Message], gone: Mapping[str, float]) -> bool:
+        """Whether an answer may still come: a node is at it, or has gone a moment ago."""
+        now = time.monotonic()
+        return any(
+            self.name_of(message.metadata.dst_node_id) is not None
+            and now - gone.get(number, now) < RETURN
+            for number, message in waiting.items()
+        )
+
+    def _own_name(self, reply: Message) -> bool:
+        if reply.has_error() or reply.metadata.message_type != wire.HELLO:
+            return True
+        name = self.name_of(reply.metadata.src_node_id)
+        with suppress(ReplyError):
+            if wire.read_member(reply.content).platform == name:
+                return True
+        log.warning("%s said hello under another name and is left out", name)
+        return False
+
+    def _push(self, message: Message) -> str:
+        message.metadata.ttl += SLACK
+        number = message.object_id
+        message.metadata.__dict__["_message_id"] = number
+        session = self.state.start_session(self.run_id)
+        with no_object_id_recompute(), self.bell.objects:
+            stored, missing = self.state.store_message_and_object_tree(
+                remove_content_from_message(message), get_object_tree(message), session
+            )
+            if not stored:  # the node is gone
+                return ""
+            objects = get_all_nested_objects(message)
+            for name in missing:
+                self.state.store_object(self.run_id, session, name, objects[name].deflate())
+        return str(number)
+
+    def _again(self, node: int, waiting: dict[str, Message], left: float) -> None:
+        for number, message in list(waiting.items()):
+            if message.metadata.dst_node_id != node:
+                continue
+            self._forget({number})
+            del waiting[number]
+            fresh = Message(
+                message.content,
+                node,
+                message.metadata.message_type,
+                ttl=left,
+                group_id=message.metadata.group_id,
+            )
+            if sent := self._push(fresh):
+                waiting[sent] = fresh
+                self.bell.ring()
+
+    def _pull(self, numbers: set[str], arriving: dict[str, Message]) -> Iterator[Message]:
+        """Replies that are whole; those whose tensors are still on their way stay in `arriving`."""
+        store = self.state.object_store
+        for header in self.state.get_message_res(message_ids=numbers, run_id=self.run_id):
+            arriving[header.metadata.message_id] = header
+        for name, header in list(arriving.items()):
+            contents = self._contents(name)
+            if contents is None:
+                continue
+            del arriving[name]
+            with self.bell.objects:
+                store.delete(name)
+            self._forget({header.metadata.reply_to_message_id})
+            reply = inflate_object_from_contents(name, contents)
+            if isinstance(reply, Message):
+                reply.metadata.__dict__["_message_id"] = name
+                yield reply
+
+    def _contents(self, name: str) -> dict[str, bytes] | None:
+        """Everything that a Message is made of, or None as long as some of it is not here."""
+        store = self.state.object_store
+        try:
+            tree = store.get_object_tree(name)
+        except NoObjectInStoreError:
+            return None
+        found = {it.object_id: store.get(it.object_id) for it in iterate_object_tree(tree)}
+        whole = {key: content for key, content in found.items() if content}
+        return whole if len(whole) == len(found) else None
+
+    def _forget(self, numbers: set[str]) -> None:
+        self.state.delete_messages(numbers)
+        with self.bell.objects:
+            for number in numbers:
+                self.state.object_store.delete(number)
+
+
+def flowers_own(reply: Message) -> bool:
+    """Whether Flower made it up for a node that fell silent: no platform said anything."""
+    return reply.has_error() and reply.error.code in (
+        ErrorCode.NODE_UNAVAILABLE,
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    )

@@ -1,0 +1,160 @@
+"""The coordinator's folder: what `init` makes, and what server.toml in it says.
+
+server.toml                             this file's keys; relative paths start at the folder
+ca.pem ca.key server.pem server.key     server/authority.py
+signing.key                             signs models, checkpoints and CAs
+platforms.sqlite                        server/enrolment.py
+run/ releases/ audit.jsonl checkpoints/ superlink.sqlite
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from server import authority
+from server.certificates import san
+from server.config import Federation, FederationSection, federation_from
+from shared.channel import split
+from shared.config import Section, parse, read_toml
+from shared.enrolment import NAME
+from shared.errors import ConfigError, IdentityError
+from shared.files import made_folder, replacing, sync
+from shared.signing import signing_key
+
+FILE = "server.toml"
+LISTEN, HEALTH = "0.0.0.0:9092", "127.0.0.1:9093"
+
+
+class _Start(Section):
+    platforms: int | None = Field(None, ge=1)  # to wait for before the first round
+
+
+class _File(Section):
+    name: str = Field("coordinator", pattern=NAME)
+    listen: str = LISTEN
+    health: str = HEALTH
+    backbone: str
+    federation: FederationSection = FederationSection()
+    start: _Start = _Start()
+
+
+@dataclass(frozen=True)
+class ServerHome:
+    """What server.toml says.
+
+    Attributes:
+        path: the folder.
+        name: of the coordinator.
+        listen: HOST:PORT for platforms; port 0 for any free one.
+        health: HOST:PORT where `up` tells its health; empty for nowhere.
+        backbone: file of the Backbone.
+        federation: how rounds go.
+        platforms: how many to wait for before the first round; None is the quorum.
+    """
+
+    path: Path
+    name: str
+    listen: str
+    health: str
+    backbone: Path
+    federation: Federation
+    platforms: int | None
+
+
+def load_home(path: Path) -> ServerHome:
+    """The coordinator's folder.
+
+    Raises:
+        IdentityError: it is none.
+        ConfigError: its server.toml is wrong.
+    """
+    if not (path / FILE).is_file():
+        raise IdentityError(
+            f"is no coordinator's home: it has no {FILE}",
+            where=path,
+            todo="name another --home, or make one with init",
+        )
+    file = read_toml(path / FILE, _File)
+    for listening in filter(None, (file.listen, file.health)):
+        split(listening, lowest=0)
+    return ServerHome(
+        path=path,
+        name=file.name,
+        listen=file.listen,
+        health=file.health,
+        backbone=Path(os.path.abspath(path / file.backbone)),
+        federation=federation_from(file.federation),
+        platforms=file.start.platforms,
+    )
+
+
+def make_home(
+    path: Path, *, hosts: Sequence[str], backbone: Path, listen: str, health: str, name: str
+) -> ServerHome:
+    """Make a coordinator's folder: certificates, signing key and server.toml, which comes last.
+
+    Args:
+        path: a folder that is not there, or is empty.
+        hosts: names and IP addresses by which platforms reach it.
+        backbone: file of the Backbone.
+        listen: HOST:PORT for platforms.
+        health: HOST:PORT for whoever watches over it.
+        name: of the coordinator.
+
+    Raises:
+        ConfigError: something is there, or a value is wrong; nothing is left then.
+    """
+    content = written(
+        backbone=Path(os.path.abspath(backbone)), listen=listen, health=health, name=name
+    )
+    parse({"name": name, "backbone": str(backbone)}, _File, FILE)
+    san(hosts)
+    for listening in filter(None, (listen, health)):
+        split(listening, lowest=0)
+    was_there = path.exists()
+    if was_there and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError("is not empty", where=path, todo="name a folder that is not there yet")
+    made_folder(path)
+    try:
+        path.chmod(0o700)
+        authority.create(path, hosts=hosts, name=name)
+        signing_key(path / "signing.key")
+        with replacing(path / FILE) as part:
+            part.write_text(content, encoding="utf-8")
+        sync(path.parent)
+    except BaseException:
+        for left in path.iterdir():
+            left.unlink(missing_ok=True)
+        if not was_there:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    return load_home(path)
+
+
+def written(*, backbone: Path, listen: str, health: str, name: str) -> str:
+    """A server.toml; the federation's keys are there as comments, at their defaults."""
+    lines = [
+        "# What this coordinator is and does. Relative paths start at this file's folder.",
+        f"name = {json.dumps(name)}",
+        f"listen = {json.dumps(listen)}  # for platforms",
+        f"health = {json.dumps(health)}  # for whoever watches over it: keep it inside",
+        f"backbone = {json.dumps(str(backbone), ensure_ascii=False)}",
+        "",
+        "[start]",
+        "# platforms = 2  # to wait for before the first round; left out, the quorum",
+        "",
+        "[federation]  # how rounds go; these are the defaults",
+    ]
+    for key, field in FederationSection.model_fields.items():
+        if field.default is None:
+            lines.append(f"# {key} =  # left out, what the others make of it")
+        else:
+            lines.append(f"# {key} = {json.dumps(field.default)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,155 @@
+"""Which version platforms are given: found by name, promoted, rolled back, handed out as files.
+
+    "3", "9f86d081" ─find→ Version ─promote→ history ─roll_back→ the one before
+    Version ─export→ NAME.safetensors + NAME.json, manifest and signature
+
+Only what verifies is promoted or exported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from server.registry import Promotion, Registry, Version
+from shared import manifest
+from shared.adapter import save_adapter
+from shared.errors import AtollError, ConfigError, RoundError
+from shared.files import replacing
+
+SHORTEST = 8  # hexadecimal digits that name a digest; fewer might name two
+
+
+def find(registry: Registry, name: str) -> Version:
+    """A version by its round in the run that goes on, or by its Adapter's or manifest's digest.
+
+    Of several with the same Adapter, which no round moved, the last.
+
+    Raises:
+        RoundError: there is none, or several, of that name.
+    """
+    found = registry.versions()
+    if re.fullmatch(r"\d{1,5}", name):
+        rounds = {it.manifest.round: it for it in found if it.manifest.run == run_of(found)}
+        if int(name) not in rounds:
+            raise RoundError(
+                f"no round {name} is recorded", where=registry.path, todo="see models list"
+            )
+        return rounds[int(name)]
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", name):
+        raise ConfigError(
+            f"{name!r} names no version",
+            todo=f"give the number of a round, or {SHORTEST} digits or more of a digest",
+        )
+    named = [
+        it for it in found if name in (it.manifest.adapter[: len(name)], it.digest[: len(name)])
+    ]
+    adapters = {it.manifest.adapter for it in named}
+    if len(adapters) != 1:
+        many = "several versions have" if adapters else "no version has"
+        raise RoundError(
+            f"{many} a digest that begins with {name}", where=registry.path, todo="see models list"
+        )
+    return named[-1]
+
+
+def run_of(versions: Sequence[Version]) -> str:
+    """The run that goes on."""
+    return versions[-1].manifest.run if versions else ""
+
+
+def promote(
+    registry: Registry, version: Version, *, who: str, why: str, public: str | None = None
+) -> Promotion:
+    """Give platforms this version from now on.
+
+    Raises:
+        RoundError: it is promoted already, or damaged.
+        IdentityError: `public` did not sign it.
+    """
+    standing = stack(registry.promotions())
+    if standing and standing[-1] == version.manifest.version:
+        raise RoundError(
+            f"{title(version)} is promoted already", where=registry.path, todo="choose another"
+        )
+    registry.verify(version.manifest.version, public=public)
+    return registry.promote(version.manifest.version, who=who, why=why)
+
+
+def roll_back(registry: Registry, *, who: str, why: str, public: str | None = None) -> Promotion:
+    """Give platforms again what they had before the promotion that stands.
+
+    Raises:
+        RoundError: there was none before, or it is damaged.
+        IdentityError: `public` did not sign it.
+    """
+    standing = stack(registry.promotions())
+    if len(standing) < 2:
+        raise RoundError(
+            "no version was promoted before" if standing else "no version is promoted",
+            where=registry.path,
+            todo="promote the version that you want",
+        )
+    registry.verify(standing[-2], public=public)
+    return registry.promote(standing[-2], who=who, why=why, kind="rollback")
+
+
+def stack(history: Sequence[Promotion]) -> list[int]:
+    """Versions that a rollback, and the next, would go back through; the last one stands."""
+    standing = list[int]()
+    for it in history:
+        if it.kind == "rollback":
+            standing.pop()
+        else:
+            standing.append(it.version)
+    return standing
+
+
+def export(
+    registry: Registry,
+    version: Version,
+    out: Path,
+    *,
+    force: bool = False,
+    public: str | None = None,
+) -> None:
+    """Write the Adapter to `out` and its manifest beside it.
+
+    Both are whole and on the disk before either has its name, and the manifest gets its name
+    first: no adapter is ever there without one.
+
+    Raises:
+        ConfigError: a file is there already, or cannot be written.
+        RoundError: the version is damaged.
+        IdentityError: `public` did not sign it.
+    """
+    if out.suffix != ".safetensors":
+        raise ConfigError("is no name for an adapter", where=out, todo="end it in .safetensors")
+    for path in (out, manifest.beside(out)):
+        if path.exists() and not force:
+            raise ConfigError(
+                "is there already", where=path, todo="name another file or use --force"
+            )
+    registry.verify(version.manifest.version, public=public)
+    adapter, _moments = version.tensors()
+    # Left inside out: first the manifest gets its name.
+    with replacing(out) as tensors, replacing(manifest.beside(out)) as told:
+        save_adapter(adapter, tensors)
+        manifest.write(told, version.manifest, version.signature)
+
+
+def checked(registry: Registry, version: Version, *, public: str | None) -> str:
+    """What verification says of a version, in one line."""
+    try:
+        registry.verify(version.manifest.version, public=public)
+    except AtollError as fault:
+        return str(fault)
+    if not version.signature:
+        return "whole, unsigned"
+    return "whole, its signature holds" if public else "whole, signed; no key here to check it by"
+
+
+def title(version: Version) -> str:
+    """A version in a few words."""
+    return f"round {version.manifest.round} ({version.manifest.adapter[:16]})"

@@ -1,0 +1,99 @@
+"""`atoll-sim bench`: commands that print figures, for a program or for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from shared import terminal
+from simulations.benchmarks import floor, ledger, load, overhead, privacy
+
+cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+COUNTS = [5, 10, 25, 50]
+
+
+@cli.command("overhead", epilog="Example: atoll-sim bench overhead --no-ray --json")
+def bench_overhead(
+    platforms: Annotated[int, typer.Option(min=1, max=10_000, help="No-op platforms.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the median counts.")] = 20,
+    ray: Annotated[bool, typer.Option(help="Also on Flower's Ray engine.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds a round with no-op platforms and 1 MiB adapters: the harness, and Flower's Ray."""
+    with terminal.showing(quiet=True):
+        figures = overhead.measure(platforms=platforms, rounds=rounds, ray=ray)
+    missing = "not installed (pip install -e '.[ray]')"
+    shown = {name: missing if it is None and not as_json else it for name, it in figures.items()}
+    told(shown, as_json=as_json)
+
+
+@cli.command("privacy", epilog="Example: atoll-sim bench privacy --json")
+def bench_privacy(
+    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Histories a step.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Time and memory of a step under a Plan, as ratios to a step without one."""
+    with terminal.showing(quiet=as_json) as progress:
+        told(privacy.measure(batch=batch, progress=progress), as_json=as_json)
+
+
+@cli.command("ledger", epilog="Example: atoll-sim bench ledger --kills 1000 --json")
+def bench_ledger(
+    kills: Annotated[int, typer.Option(min=1, max=1_000_000, help="Times to kill -9.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the moments.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill a platform at random moments; count what its ledger forgot, and what it counts twice."""
+    with terminal.showing(quiet=as_json) as progress:
+        told(ledger.measure(kills=kills, seed=seed, progress=progress), as_json=as_json)
+
+
+@cli.command("floor", epilog="Example: atoll-sim bench floor --rounds 20 --json")
+def bench_floor(
+    platforms: Annotated[int, typer.Option(min=1, max=50, help="No-op platforms.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the median counts.")] = 20,
+    flower: Annotated[bool, typer.Option(help="Also on Flower's own programs.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds a round between real processes, with no-op training: ours, and stock Flower's."""
+    with terminal.showing(quiet=True):
+        figures = floor.measure(platforms=platforms, rounds=rounds, flower=flower)
+    told(figures, as_json=as_json)
+
+
+@cli.command("load", epilog="Example: atoll-sim bench load --platforms 5 --platforms 50")
+def bench_load(
+    platforms: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=200, help="So many; may be given again. 5 10 25 50 if left out."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the median counts.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Memory and seconds a round of one SuperLink under 5 to 50 platforms."""
+    with terminal.showing(quiet=True):
+        figures = load.measure(platforms=platforms or COUNTS, rounds=rounds)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    terminal.console.print("platforms  s/round  slowest  memory MiB  highest", highlight=False)
+    for row in figures["rows"]:
+        terminal.console.print(
+            f"{row['platforms']:>9}  {row['s_per_round']:>7.2f}  {row['slowest_s']:>7.2f}"
+            f"  {row['memory_mib']:>10.0f}  {row['highest_mib']:>7.0f}",
+            highlight=False,
+        )
+
+
+def told(figures: Mapping[str, Any], *, as_json: bool) -> None:
+    """A benchmark's figures, for a program or for people."""
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        terminal.console.print(f"{name:<26} {shown}", highlight=False, markup=False)

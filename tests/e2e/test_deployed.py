@@ -1,0 +1,50 @@
+"""The daemons as they are deployed: real processes, TLS, node keys, approvals. The short run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server.registry import Registry
+from simulations.deployed import Deployment
+
+FEDERATION = {
+    "rounds": 2,
+    "quorum": 3,
+    "batch": 4,
+    "learning_rate": 0.05,
+    "timeout": 60.0,
+}
+
+
+@pytest.fixture
+def deployment(trio: dict[str, Path], backbone: Path, tmp_path: Path) -> Iterator[Deployment]:
+    files = {}
+    for name, path in trio.items():
+        files[name] = tmp_path / f"{name}.toml"
+        files[name].write_text(
+            path.read_text()
+            .replace('"interactions.tsv"', f'"{path.parent}/interactions.tsv"')
+            .replace('"items.tsv"', f'"{path.parent}/items.tsv"')
+        )
+    made = Deployment(tmp_path, backbone, files, FEDERATION)
+    yield made
+    made.stop()
+
+
+def test_three_daemons_reach_the_adapter_that_the_harness_reaches(
+    deployment: Deployment, run_federation: Callable[..., Registry], tmp_path: Path
+) -> None:
+    deployment.found()
+    server = deployment.server("--once").ready()
+    for name in deployment.platforms:
+        deployment.join(name)
+        deployment.client(name)
+    assert server.end(120) == 0, server.log.read_text()
+    here = run_federation(deployment.platforms, tmp_path / "harness")
+    found = deployment.registry
+    assert found.rounds() == here.rounds() == [0, 1, 2]
+    for number in found.rounds():
+        assert found.load(number)[0].adapter.digest == here.load(number)[0].adapter.digest

@@ -1,0 +1,189 @@
+"""The SuperLink over real TLS on loopback, with real links on its far side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.link import Link, linked
+from server import authority
+from shared import records
+from simulations.lagoon import BUNDLE, Lagoon, ask, content, echo, here
+
+
+@pytest.fixture
+def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    made = Lagoon(tmp_path)
+    yield made
+    made.end()
+
+
+def test_every_enrolled_platform_answers_and_under_its_own_name(lagoon: Lagoon) -> None:
+    for name in "abc":
+        lagoon.node(name, echo)
+    here(lagoon, "a", "b", "c")
+    with lagoon.link.run(BUNDLE, {}) as (grid, context):
+        replies = ask(grid)
+        assert sorted(str(grid.name_of(it.metadata.src_node_id)) for it in replies) == [*"abc"]
+        assert {it.metadata.run_id for it in replies} == {context.run_id}
+        for reply in replies:
+            sent = records.unpack(reply.content, "adapter")["secret-slot"]
+            assert (sent == 1.0).all()
+        assert not list(
+            grid.state.get_message_ids_from_run_id(context.run_id)
+        )  # nothing is left behind
+
+
+def test_a_key_that_nobody_enrolled_is_turned_away_at_its_first_call(lagoon: Lagoon) -> None:
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    with (
+        pytest.raises(grpc.RpcError) as caught,
+        linked(lagoon.address, roots=lagoon.roots, key=stranger),
+    ):
+        pass
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_an_evicted_platform_is_refused_within_a_second_while_it_waits_for_work(
+    lagoon: Lagoon,
+) -> None:
+    node = lagoon.node("a", echo)
+    here(lagoon, "a")
+    time.sleep(0.3)  # it is asking now
+    began = time.monotonic()
+    lagoon.evicted.add("a")
+    node.join(5.0)
+    assert node.fault is not None
+    assert node.fault.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert time.monotonic() - began < 1.0
+
+
+def test_an_evicted_platform_is_not_among_those_that_are_asked(lagoon: Lagoon) -> None:
+    for name in "ab":
+        lagoon.node(name, echo)
+    here(lagoon, "a", "b")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _number):
+        lagoon.evicted.add("b")
+        assert [grid.name_of(node) for node in grid.get_node_ids()] == ["a"]
+
+
+def test_a_server_of_another_authority_is_not_spoken_to(lagoon: Lagoon, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    authority.create(other, hosts=["127.0.0.1"], name="other")
+    with (
+        pytest.raises(grpc.RpcError) as caught,
+        linked(lagoon.address, roots=(other / "ca.pem").read_bytes(), key=lagoon.keys["a"]),
+    ):
+        pass
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_node_that_dies_over_a_request_and_comes_back_is_asked_the_same_again(
+    lagoon: Lagoon,
+) -> None:
+    died = threading.Event()
+
+    def dies(_link: Link, _message: Message) -> None:
+        died.set()
+        raise grpc.RpcError
+
+    lagoon.node("a", dies)
+    here(lagoon, "a")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _number):
+        back = threading.Thread(target=lambda: (died.wait(10), lagoon.node("a", echo)))
+        back.start()
+        (reply,) = ask(grid, what=content(7.0))
+        back.join()
+    assert (records.unpack(reply.content, "adapter")["secret-slot"] == 7.0).all()
+
+
+def test_a_reply_that_comes_after_its_round_is_in_nobodys_way(lagoon: Lagoon) -> None:
+    asked: list[Message] = []
+
+    def late(link: Link, message: Message) -> None:
+        asked.append(message)
+        if len(asked) == 1:
+            time.sleep(1.0)
+        echo(link, message)
+
+    lagoon.node("a", late)
+    here(lagoon, "a")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _number):
+        assert ask(grid, timeout=0.5) == []
+        (reply,) = ask(grid, what=content(2.0))
+        assert reply.metadata.reply_to_message_id == asked[1].metadata.message_id
+        assert (records.unpack(reply.content, "adapter")["secret-slot"] == 2.0).all()
+
+
+def test_a_server_that_starts_again_keeps_its_nodes_and_ends_the_run_before(
+    lagoon: Lagoon,
+) -> None:
+    first = lagoon.node("a", echo)
+    here(lagoon, "a")
+    with lagoon.link.run(BUNDLE, {}) as (_grid, context):
+        lagoon.link.server.stop(0).wait()  # as a killed process leaves it: the run was never ended
+        first.join(10)
+        lagoon.link = lagoon.started()
+        again = lagoon.node("a", echo)
+        here(lagoon, "a")
+        with lagoon.link.run(BUNDLE, {}) as (grid, again_context):
+            number = context.run_id
+            assert again_context.run_id != number
+            status = grid.state.get_run_status({number})[number]
+            assert status.status == "finished"
+            assert len(ask(grid)) == 1
+    assert again.number == first.number
+
+
+def test_a_new_certificate_is_shown_to_new_links_and_ends_no_old_one(lagoon: Lagoon) -> None:
+    lagoon.node("a", echo)
+    here(lagoon, "a")
+    before = authority.credentials(lagoon.home)[1]
+    authority.rotate_server(lagoon.home)
+    after = authority.credentials(lagoon.home)[1]
+    assert before != after
+    lagoon.node("b", echo)
+    here(lagoon, "a", "b")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _number):
+        assert len(ask(grid)) == 2
+
+
+def test_a_reply_may_not_be_of_another_node(lagoon: Lagoon) -> None:
+    taken: list[Message] = []
+
+    def forges(link: Link, message: Message) -> None:
+        taken.append(message)
+        reply = Message(message.content, reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = honest.number
+        link.send(reply, 0.0)
+
+    honest = lagoon.node("a", lambda _link, _message: None)
+    here(lagoon, "a")
+    lagoon.node("b", forges)
+    here(lagoon, "a", "b")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _number):
+        assert ask(grid, timeout=2.0) == []
+    assert taken
+
+
+def test_platforms_that_send_what_is_equal_are_all_heard(lagoon: Lagoon) -> None:
+    def same(link: Link, message: Message) -> None:
+        link.send(Message(content(0.0), reply_to=message), 0.0)
+
+    for name in "abc":
+        lagoon.node(name, same)
+    here(lagoon, "a", "b", "c")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _context):
+        for _ in range(20):
+            assert len(ask(grid)) == 3
+    assert [node.fault for node in lagoon.nodes] == [None, None, None]
