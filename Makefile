@@ -13,7 +13,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 .PHONY: help .venv demo test e2e lint types clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv ## run a federation of shops in one process; ends with runs/demo/report.html
 	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim compare demo --out runs/demo
@@ -21,7 +21,7 @@ demo: .venv ## run a federation of shops in one process; ends with runs/demo/rep
 test: lint types ## lint, types, then every test
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
 
-e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 minutes
+e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 min
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m e2e tests/e2e
 
 lint: .venv ## ruff: faults and format

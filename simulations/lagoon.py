@@ -17,7 +17,7 @@ from clients.link import Link, linked
 from server import authority
 from server.grid import LinkGrid
 from server.superlink import SuperLink
-from shared import records
+from shared import records, wire
 from shared.bundle import Bundle
 from shared.enrolment import node_public
 
@@ -38,10 +38,10 @@ class Lagoon:
         self.nodes: list[Node] = []
         self.link = self.started()
 
-    def started(self) -> SuperLink:
+    def started(self, port: int = 0) -> SuperLink:
         """A SuperLink on the same home, as after a restart."""
         link = SuperLink(
-            listen="127.0.0.1:0",
+            listen=f"127.0.0.1:{port}",
             database=self.folder / "superlink.sqlite",
             credentials=lambda: authority.credentials(self.home),
             name_of=self.name_of,
@@ -119,10 +119,16 @@ def content(number: float = 1.0) -> RecordDict:
     return RecordDict({"adapter": records.pack(tensors), "request": ConfigRecord({"round": 1})})
 
 
-def ask(grid: LinkGrid, *, timeout: float = 20.0, what: RecordDict | None = None) -> list[Message]:
+def ask(
+    grid: LinkGrid,
+    *,
+    timeout: float = 20.0,
+    what: RecordDict | None = None,
+    kind: str = wire.TRAIN,
+) -> list[Message]:
     """What all who are there answer."""
     messages = [
-        Message(what or content(), node, "train", ttl=timeout, group_id="1")
+        Message(what or content(), node, kind, ttl=timeout, group_id="1")
         for node in grid.get_node_ids()
     ]
     replies: list[Message | None] = [*grid.send_and_receive(messages, timeout=timeout)]

@@ -41,8 +41,9 @@ def test_three_daemons_reach_the_adapter_that_the_harness_reaches(
     server = deployment.server("--once").ready()
     for name in deployment.platforms:
         deployment.join(name)
-        deployment.client(name)
+    clients = [deployment.client(name) for name in deployment.platforms]
     assert server.end(120) == 0, server.log.read_text()
+    assert [client.stop() for client in clients] == [0, 0, 0]  # asked to end, they end well
     here = run_federation(deployment.platforms, tmp_path / "harness")
     found = deployment.registry
     assert found.rounds() == here.rounds() == [0, 1, 2]

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import Link, linked
 from server import authority
-from shared import records
+from shared import records, wire
 from simulations.lagoon import BUNDLE, Lagoon, ask, content, echo, here
 
 
@@ -187,3 +187,16 @@ def test_platforms_that_send_what_is_equal_are_all_heard(lagoon: Lagoon) -> None
         for _ in range(20):
             assert len(ask(grid)) == 3
     assert [node.fault for node in lagoon.nodes] == [None, None, None]
+
+
+def test_a_platform_that_says_hello_under_another_s_name_is_not_heard(lagoon: Lagoon) -> None:
+    def hello(link: Link, message: Message) -> None:
+        member = wire.Member("b", 1.0, backbone="0" * 64, task="next-item")
+        link.send(Message(wire.hello_reply(member), reply_to=message), 0.0)
+
+    for name in "ab":
+        lagoon.node(name, hello)
+    here(lagoon, "a", "b")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _context):
+        (reply,) = ask(grid, kind=wire.HELLO)
+        assert grid.name_of(reply.metadata.src_node_id) == "b"
