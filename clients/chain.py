@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from shared.accounting import Charge
 from shared.errors import LedgerError, PlanError
+from shared.signing import canonical, digest
 from shared.update import Noise, Receipt
 
 Kind = Literal["reserve", "release", "abandon"]
@@ -81,16 +81,6 @@ class Entry:
 Entries = Sequence[Entry]
 
 
-def digest(content: str | bytes) -> str:
-    """SHA-256, hex."""
-    return sha256(content.encode() if isinstance(content, str) else content).hexdigest()
-
-
-def canonical(fields: Mapping[str, Any]) -> str:
-    """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def genesis(identity: str, noise: str) -> str:
     """What the first entry holds as the hash before it; a ledger's noise is sealed in it."""
     return digest(canonical({"id": identity, "noise": noise}))
@@ -100,7 +90,7 @@ def text_of(entry: Entry) -> str:
     """What is hashed and kept."""
     fields = asdict(entry)
     del fields["hash"]
-    return canonical(fields)
+    return canonical(fields).decode()
 
 
 def sealed(entry: Entry) -> Entry:

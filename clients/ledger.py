@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from clients.balance import Balance, balance_of, charges, check_fits
-from clients.chain import Asked, Entry, digest, receipt_of, sealed
+from clients.chain import Asked, Entry, receipt_of, sealed
 from clients.ledger_file import (
     add,
     connected,
@@ -36,6 +36,7 @@ from clients.ledger_file import (
 from shared.accounting import Charge
 from shared.errors import LedgerError
 from shared.plan import Plan
+from shared.signing import digest
 from shared.tables.policy import Policy
 from shared.update import Noise, Receipt
 

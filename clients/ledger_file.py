@@ -19,15 +19,15 @@ from pathlib import Path
 from clients.chain import (
     RESTORE,
     Entry,
-    canonical,
     check_known,
-    digest,
     genesis,
     text_of,
     verified,
 )
 from shared.errors import LedgerError
 from shared.files import sync
+from shared.locking import transaction
+from shared.signing import canonical, digest
 from shared.update import Noise, Receipt
 
 DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
@@ -156,18 +156,6 @@ def payload_of(base: sqlite3.Connection, release: Entry, path: Path) -> bytes:
     return row[0]
 
 
-@contextmanager
-def transaction(base: sqlite3.Connection) -> Iterator[None]:
-    """All of the body on the disk, or nothing."""
-    base.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        base.execute("COMMIT")
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
-
-
 def read_head(path: Path) -> Receipt | None:
     """What the head file knows; None if there is no file.
 
@@ -197,7 +185,7 @@ def write_head(path: Path, receipt: Receipt) -> None:
     part = path.with_name(f".{path.name}.part")  # one writer, so one name
     with in_one_line(path):
         with part.open("w", encoding="ascii") as file:
-            file.write(canonical(asdict(receipt)))
+            file.write(canonical(asdict(receipt)).decode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -43,13 +43,13 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPushError,
     pull_and_inflate_object_from_tree,
     push_objects,
 )
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.run import Run
+
+from shared.enrolment import node_public
 
 HEARTBEAT = 15.0  # seconds between two signs of life
 INTERVAL = 30.0  # what is promised; after two of them without one the server asks others
@@ -93,30 +93,31 @@ class Link:
         request = GetFabRequest(node=self.node, hash_str=digest, run_id=run)
         return bytes(fab_from_proto(self.stub.GetFab(request, timeout=CALL).fab).content)
 
-    def send(self, reply: Message, seconds: float) -> None:
-        """A reply, head and tensors; `seconds` is what the server is told that it took."""
+    def send(self, reply: Message) -> None:
+        """A reply, head and tensors. How long it took is nobody else's business: 0 is told.
+
+        Raises:
+            ObjectPushError: the server has given it up.
+        """
         reply.metadata.__dict__["_message_id"] = reply.object_id
         with no_object_id_recompute():
             request = PushMessagesRequest(
                 node=self.node,
                 messages_list=[message_to_proto(remove_content_from_message(reply))],
                 message_object_trees=[get_object_tree(reply)],
-                clientapp_runtime_list=[seconds],
+                clientapp_runtime_list=[0.0],
             )
             response = self.stub.PushMessages(request, timeout=CALL)
-            # Objects go by their content. Of what another platform sends as well, an empty record
-            # of metrics for one, the server may have had all, and have read the reply already.
-            with suppress(ObjectPushError):
-                push_objects(
-                    get_all_nested_objects(reply),
-                    make_push_object_fn_protobuf(
-                        partial(self.stub.PushObject, timeout=CALL),
-                        self.node,
-                        reply.metadata.run_id,
-                        response.session_id,
-                    ),
-                    object_ids_to_push=set(response.objects_to_push),
-                )
+            push_objects(
+                get_all_nested_objects(reply),
+                make_push_object_fn_protobuf(
+                    partial(self.stub.PushObject, timeout=CALL),
+                    self.node,
+                    reply.metadata.run_id,
+                    response.session_id,
+                ),
+                object_ids_to_push=set(response.objects_to_push),
+            )
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def linked(
     Raises:
         grpc.RpcError: the server cannot be reached, is another, or turns this node away.
     """
-    public = public_key_to_bytes(key.public_key())
+    public = node_public(key.public_key())
     options = [
         ("grpc.max_send_message_length", LARGEST),
         ("grpc.max_receive_message_length", LARGEST),

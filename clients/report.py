@@ -11,7 +11,6 @@ it too. A signature tells who wrote a report: compare its fingerprint with one h
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 import os
@@ -34,6 +33,7 @@ from shared.backbone import load_backbone
 from shared.config import Section, parse
 from shared.errors import ConfigError, LedgerError
 from shared.files import made_folder, replacing, unwritable
+from shared.signing import canonical, digest
 from shared.tables.config import PlatformConfig
 
 JSON, HTML = "privacy-report.json", "privacy-report.html"
@@ -226,7 +226,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
 
 def sign(told: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
     """The facts with their digest, their signature, and what it takes to check both."""
-    return _document(told, key.sign(_canonical(told)), key.public_key())
+    return _document(told, key.sign(canonical(told)), key.public_key())
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def verify(path: Path) -> dict[str, Any]:
         key = serialization.load_pem_public_key(found["public_key"].encode())
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError
-        key.verify(signature, _canonical(found["facts"]))
+        key.verify(signature, canonical(found["facts"]))
         document = _document(found["facts"], signature, key)
         if _rendered(document) != raw:
             raise ValueError
@@ -259,16 +259,11 @@ def _document(told: Mapping[str, Any], signature: bytes, key: Ed25519PublicKey) 
     der = key.public_bytes(serialization.Encoding.DER, kind)
     return {
         "facts": dict(told),
-        "digest": hashlib.sha256(_canonical(told)).hexdigest(),
+        "digest": digest(canonical(told)),
         "signature": base64.b64encode(signature).decode(),
         "public_key": key.public_bytes(_PEM, kind).decode(),
-        "fingerprint": hashlib.sha256(der).hexdigest(),
+        "fingerprint": digest(der),
     }
-
-
-def _canonical(told: Mapping[str, Any]) -> bytes:
-    """What is signed."""
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _rendered(document: Mapping[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from pathlib import Path
 import grpc
 from flwr.app import Error, Message
 from flwr.common.serde import message_to_proto
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.approvals import Approvals
@@ -36,7 +36,7 @@ log = logging.getLogger("atoll.client")
 
 FIRST, LONGEST = 0.5, 60.0  # seconds of the pauses between two attempts to connect
 # What a connection may end with: the wire's, the server's nonsense, a full disk here.
-FAULTS = (grpc.RpcError, ObjectPullError, AtollError, OSError, ValueError)
+FAULTS = (grpc.RpcError, ObjectPullError, ObjectPushError, AtollError, OSError, ValueError)
 
 
 @dataclass
@@ -118,11 +118,11 @@ class SuperNode:
         else:
             told = {
                 "sha256": hashlib.sha256(message_to_proto(reply).SerializeToString()).hexdigest(),
-                "bytes": records.size(reply.content),
+                "tensor_bytes": records.size(reply.content),
             }
         # Before it leaves: a reply that is in the log and never left is the lesser evil.
         self.audit.add("answered", **asked, **told)
-        link.send(reply, 0.0)
+        link.send(reply)
         self.health.say(state="connected", answered=metadata.message_type)
         log.info(
             "answered %s",

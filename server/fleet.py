@@ -31,7 +31,7 @@ from flwr.proto.message_pb2 import (
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.server.superlink.linkstate import LinkStateFactory
 
-from server.grid import Bell
+from server.grid import Counter
 
 HOLD = 20.0  # seconds that a question for work is held open; proxies cut at 60 and more
 LOOK = 0.5  # seconds between two looks at whether a held node is still admitted
@@ -67,9 +67,9 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc]
 class Fleet(FleetServicer):
     """Flower's Fleet API: it rings when something comes, and holds questions until it does."""
 
-    def __init__(self, states: LinkStateFactory, name_of: NameOf, bell: Bell) -> None:
+    def __init__(self, states: LinkStateFactory, name_of: NameOf, counter: Counter) -> None:
         super().__init__(states, states.objectstore_factory, enable_supernode_auth=True)
-        self.name_of, self.bell = name_of, bell
+        self.name_of, self.counter = name_of, counter
         self.known = threading.Lock()
 
     def ActivateNode(  # noqa: N802 (Flower's name)
@@ -90,7 +90,8 @@ class Fleet(FleetServicer):
             response = ActivateNodeResponse(node_id=found[0].node_id)
         else:
             response = super().ActivateNode(request, context)
-        self.bell.ring(returned=response.node_id)
+        self.counter.returned.put(response.node_id)
+        self.counter.answered.ring()
         return response
 
     def PullMessages(  # noqa: N802
@@ -99,14 +100,14 @@ class Fleet(FleetServicer):
         """A Message for this node as soon as there is one; none after HOLD seconds."""
         until = time.monotonic() + HOLD
         while True:
-            rung = self.bell.count()
+            rung = self.counter.asked.count()
             response = super().PullMessages(request, context)
             if response.messages_list:
                 return response
             while (left := until - time.monotonic()) > 0 and context.is_active():
                 if self.name_of(key_of(context)) is None:
                     context.abort(grpc.StatusCode.UNAUTHENTICATED, "not enrolled here, or evicted")
-                if self.bell.wait(rung, min(left, LOOK)) > rung:
+                if self.counter.asked.wait(rung, min(left, LOOK)) > rung:
                     break
             else:
                 return response
@@ -115,17 +116,24 @@ class Fleet(FleetServicer):
         self, request: PushMessagesRequest, context: grpc.ServicerContext
     ) -> PushMessagesResponse:
         """A reply's head."""
-        with self.bell.objects:
+        with self.counter.objects:
             response = super().PushMessages(request, context)
-        self.bell.ring()
+        self.counter.answered.ring()
         return response
 
     def PushObject(  # noqa: N802
         self, request: PushObjectRequest, context: grpc.ServicerContext
     ) -> PushObjectResponse:
-        """A piece of a reply."""
-        response = super().PushObject(request, context)
-        self.bell.ring()
+        """A piece of a reply.
+
+        One that is no longer wanted is taken for stored: another platform has sent its equal, an
+        empty record of metrics for one, and the reply was whole and read before this came.
+        """
+        with self.counter.objects:
+            if self.state_factory.state().object_store.get(request.object_id) is None:
+                return PushObjectResponse(stored=True)
+            response = super().PushObject(request, context)
+        self.counter.answered.ring()
         return response
 
     def ConfirmMessageReceived(  # noqa: N802

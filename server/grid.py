@@ -1,7 +1,7 @@
 """The deployed Grid: the ServerApp's Messages in Flower's LinkState, without polling and processes.
 
     ServerApp ─Message→ LinkGrid ─→ LinkState ←─ Fleet API ←─ SuperNode
-                          ↑ Bell: a reply came, a node came back
+                          ↑ Counter: a reply came, a node came back
 
 Flower's own way is an HTTP API, a process for the ServerApp and a question every 3 s. Here the
 ServerApp runs in the process that serves the Fleet API, so it is told. A node that comes back while
@@ -12,6 +12,7 @@ a platform answers the same request with the same bytes.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,30 +43,21 @@ LONGEST = 1.0  # seconds between two looks: nodes also fall silent, and nobody r
 
 
 class Bell:
-    """Wakes whoever waits for a message: for a node, or for the ServerApp.
-
-    Attributes:
-        objects: held while a Message's objects are registered or dropped. Flower's store counts
-            references in several steps, and platforms may send what is equal to the last byte.
-    """
+    """Wakes whoever waits for something to come."""
 
     def __init__(self) -> None:
-        self.objects = threading.Lock()
         self._changed = threading.Condition()
         self._count = 0
-        self._returned: set[int] = set()
 
     def count(self) -> int:
         """How often it rang so far."""
         with self._changed:
             return self._count
 
-    def ring(self, returned: int | None = None) -> None:
-        """Something came; `returned` is a node that began anew."""
+    def ring(self) -> None:
+        """Something came."""
         with self._changed:
             self._count += 1
-            if returned is not None:
-                self._returned.add(returned)
             self._changed.notify_all()
 
     def wait(self, after: int, seconds: float) -> int:
@@ -74,11 +66,31 @@ class Bell:
             self._changed.wait_for(lambda: self._count > after, seconds)
             return self._count
 
-    def returned(self) -> set[int]:
+
+class Counter:
+    """Where the Grid and the Fleet API meet.
+
+    Attributes:
+        asked: rings when requests were left for nodes.
+        answered: rings when something of a reply came, or a node began anew.
+        objects: held while a Message's objects are registered, stored or dropped. Flower's store
+            counts references in several steps, and platforms may send what is equal to the last
+            byte.
+        returned: nodes that began anew, until the Grid has taken them.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.answered = Bell(), Bell()
+        self.objects = threading.Lock()
+        self.returned: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def taken(self) -> set[int]:
         """Nodes that began anew since this was asked last."""
-        with self._changed:
-            nodes, self._returned = self._returned, set()
-            return nodes
+        nodes = set[int]()
+        with suppress(queue.Empty):
+            while True:
+                nodes.add(self.returned.get_nowait())
+        return nodes
 
 
 class LinkGrid(Grid):
@@ -88,12 +100,12 @@ class LinkGrid(Grid):
         self,
         state: LinkState,
         run_id: int,
-        bell: Bell,
+        counter: Counter,
         *,
         name_of: Callable[[int], str | None] = lambda _node: None,
     ) -> None:
         """Args: name_of: the enrolled platform behind a node; None where nobody enrolled it."""
-        self.state, self.run_id, self.bell, self.name_of = state, run_id, bell, name_of
+        self.state, self.run_id, self.counter, self.name_of = state, run_id, counter, name_of
 
     def set_run(self, run: object) -> None:
         """There is one run."""
@@ -121,7 +133,7 @@ class LinkGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Leave requests for their nodes; the identifiers of those that could be left."""
         found = [self._push(message) for message in messages]
-        self.bell.ring()
+        self.counter.asked.ring()
         return [number for number in found if number]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -136,16 +148,16 @@ class LinkGrid(Grid):
         A platform that says hello under another name than it enrolled with is not heard.
         """
         until = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        self.bell.returned()  # of old; whoever begins anew from here on is asked again
+        self.counter.taken()  # of old; whoever begins anew from here on is asked again
         waiting = {number: message for message in messages if (number := self._push(message))}
         arriving: dict[str, Message] = {}
         gone: dict[str, float] = {}  # when a request's node was found to be away
         rung = -1
-        self.bell.ring()
+        self.counter.asked.ring()
         try:
             while self._hopeful(waiting, gone) and (left := until - time.monotonic()) > 0:
-                rung = self.bell.wait(rung, min(left, LONGEST))
-                for node in self.bell.returned():
+                rung = self.counter.answered.wait(rung, min(left, LONGEST))
+                for node in self.counter.taken():
                     self._again(node, waiting, left)
                 for reply in self._pull(waiting.keys() - gone.keys(), arriving):
                     number = reply.metadata.reply_to_message_id
@@ -181,7 +193,7 @@ class LinkGrid(Grid):
         number = message.object_id
         message.metadata.__dict__["_message_id"] = number
         session = self.state.start_session(self.run_id)
-        with no_object_id_recompute(), self.bell.objects:
+        with no_object_id_recompute(), self.counter.objects:
             stored, missing = self.state.store_message_and_object_tree(
                 remove_content_from_message(message), get_object_tree(message), session
             )
@@ -207,7 +219,7 @@ class LinkGrid(Grid):
             )
             if sent := self._push(fresh):
                 waiting[sent] = fresh
-                self.bell.ring()
+                self.counter.asked.ring()
 
     def _pull(self, numbers: set[str], arriving: dict[str, Message]) -> Iterator[Message]:
         """Replies that are whole; those whose tensors are still on their way stay in `arriving`."""
@@ -219,7 +231,7 @@ class LinkGrid(Grid):
             if contents is None:
                 continue
             del arriving[name]
-            with self.bell.objects:
+            with self.counter.objects:
                 store.delete(name)
             self._forget({header.metadata.reply_to_message_id})
             reply = inflate_object_from_contents(name, contents)
@@ -240,7 +252,7 @@ class LinkGrid(Grid):
 
     def _forget(self, numbers: set[str]) -> None:
         self.state.delete_messages(numbers)
-        with self.bell.objects:
+        with self.counter.objects:
             for number in numbers:
                 self.state.object_store.delete(number)
 

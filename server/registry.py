@@ -94,7 +94,7 @@ class Registry:
         def write(part: Path) -> None:
             save_adapter(state.adapter, part / "adapter.safetensors")
             save_file(dict(state.moments), part / "moments.safetensors")
-            moments.append(manifest.digest((part / "moments.safetensors").read_bytes()))
+            moments.append(signing.digest((part / "moments.safetensors").read_bytes()))
 
         with self._file.writing() as base:
             self._file.sweep(base)
@@ -124,7 +124,7 @@ class Registry:
                     time=float(self.clock()),
                     atoll=manifest.here(),
                     moments=moments[0],
-                    report=manifest.digest(text),
+                    report=signing.digest(text),
                 )
                 signature = manifest.sign(told, self.signer) if self.signer else ""
                 version = Version(told, told.digest, signature, self.folder / name, text)

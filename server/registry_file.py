@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 
 from shared.errors import RoundError
 from shared.files import made_folder, sync, unwritable
+from shared.locking import transaction
 
 DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
 STALE = 60.0  # seconds after which nobody is still making a registry
@@ -209,18 +210,6 @@ def _connected(path: Path, *, make: bool = False) -> sqlite3.Connection:
         base.close()
         raise
     return base
-
-
-@contextmanager
-def transaction(base: sqlite3.Connection) -> Iterator[None]:
-    """All of the body, or nothing; no other process writes meanwhile."""
-    base.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        base.execute("COMMIT")
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
 
 
 @contextmanager

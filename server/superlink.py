@@ -34,7 +34,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
 from server.fleet import ONLINE, Admission, Fleet, NameOf
-from server.grid import Bell, LinkGrid
+from server.grid import Counter, LinkGrid
 from shared.bundle import Bundle
 from shared.errors import ConfigError
 
@@ -60,7 +60,7 @@ class SuperLink:
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         """Args: handlers: of further services on this port. listen: HOST:PORT, port 0 for any."""
-        self.bell, self.name_of = Bell(), name_of
+        self.counter, self.name_of = Counter(), name_of
         self.states = LinkStateFactory(str(database), NoOpFederationManager(), ObjectStoreFactory())
         self.server = grpc.server(
             ThreadPoolExecutor(THREADS),
@@ -78,7 +78,7 @@ class SuperLink:
                 ("grpc.so_reuseport", 0),  # two servers on one port would share the platforms
             ],
         )
-        add_FleetServicer_to_server(Fleet(self.states, name_of, self.bell), self.server)
+        add_FleetServicer_to_server(Fleet(self.states, name_of, self.counter), self.server)
         self.server.add_generic_rpc_handlers(tuple(handlers))
         try:
             self.port = self.server.add_secure_port(listen, rotating(credentials))
@@ -101,7 +101,7 @@ class SuperLink:
 
     def stop(self, grace: float = 2.0) -> None:
         """Close the port; calls under way have so many seconds."""
-        self.bell.ring()
+        self.counter.asked.ring()
         self.server.stop(grace).wait(grace + 1)
 
     def platform_of(self, node: int) -> str | None:
@@ -153,7 +153,7 @@ class SuperLink:
         TaskIdentity.task_id = task
         status = SubStatus.FAILED
         try:
-            grid = LinkGrid(state, run_id, self.bell, name_of=self.platform_of)
+            grid = LinkGrid(state, run_id, self.counter, name_of=self.platform_of)
             yield grid, Context(run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
             status = SubStatus.COMPLETED
         finally:

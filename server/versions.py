@@ -18,7 +18,8 @@ from server.aggregate import Moments
 from server.registry_file import damaged
 from shared.adapter import Adapter, load_adapter
 from shared.errors import AdapterError, RoundError
-from shared.manifest import Manifest, check, digest, parse
+from shared.manifest import Manifest, check, parse
+from shared.signing import digest
 
 COLUMNS = (
     "version",

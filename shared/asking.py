@@ -19,6 +19,7 @@ from shared.records import (
     REQUEST,
     SAME_VERSION,
     Content,
+    choice,
     config,
     number,
     pack,
@@ -133,7 +134,7 @@ def read_request(content: Content) -> tuple[Adapter, Training | None]:
         epochs=whole(fields, "epochs"),
         batch=whole(fields, "batch"),
         learning_rate=number(fields, "learning_rate"),
-        schedule=_schedule(fields),
+        schedule=choice(fields, "schedule", SCHEDULES),
         seed=whole(fields, "seed"),
         clip=number(fields, "clip"),
         noise_multiplier=number(fields, "noise_multiplier"),
@@ -168,11 +169,3 @@ def read_signature(content: Content) -> str:
     if not isinstance(signature, str):
         raise ReplyError("field 'signature' is not a text", todo=SAME_VERSION)
     return signature
-
-
-def _schedule(fields: ConfigRecord) -> Schedule:
-    named = text(fields, "schedule")
-    for known in SCHEDULES:
-        if named == known:
-            return known
-    raise ReplyError(f"schedule {named!r} is none of {', '.join(SCHEDULES)}", todo=SAME_VERSION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -32,33 +31,6 @@ def replacing(path: Path) -> Iterator[Path]:
         raise unwritable(path, fault) from fault
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(home: Path, what: str) -> Iterator[None]:
-    """Keep a second process out of a folder while the body runs; a killed one keeps nobody out.
-
-    Args:
-        home: the folder.
-        what: the one that works there, for the error: server, client.
-
-    Raises:
-        ConfigError: one is running, or the folder may not be written to.
-    """
-    try:
-        handle = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as fault:
-        raise unwritable(home, fault) from fault
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"another {what} is running on it", where=home, todo="stop that one first"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def sync(path: Path) -> None:

@@ -1,14 +1,43 @@
-"""Files that several processes add to: one at a time, and on the disk before anybody is told."""
+"""Of several processes one at a time: in a folder, in a file, in a database."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import AtollError, AuditError
+from shared.errors import AtollError, AuditError, ConfigError
+from shared.files import unwritable
+
+
+@contextmanager
+def alone(home: Path, what: str) -> Iterator[None]:
+    """Keep a second process out of a folder while the body runs; a killed one keeps nobody out.
+
+    Args:
+        home: the folder.
+        what: the one that works there, for the error: server, client.
+
+    Raises:
+        ConfigError: one is running, or the folder may not be written to.
+    """
+    try:
+        handle = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as fault:
+        raise unwritable(home, fault) from fault
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another {what} is running on it", where=home, todo="stop that one first"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -36,6 +65,18 @@ def locked(path: Path, *, write: bool, error: type[AtollError] = AuditError) -> 
         raise error(
             f"cannot be {doing} ({why})", where=path, todo="make room for it or mend its rights"
         ) from fault
+
+
+@contextmanager
+def transaction(base: sqlite3.Connection) -> Iterator[None]:
+    """All of the body on the disk, or nothing; no other process writes meanwhile."""
+    base.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        base.execute("COMMIT")
+    finally:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
 
 
 def write_at(handle: int, offset: int, content: bytes) -> None:

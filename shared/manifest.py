@@ -9,7 +9,6 @@ covers all that led to it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -69,12 +68,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of its text."""
-        return digest(self.text())
-
-
-def digest(content: str | bytes) -> str:
-    """SHA-256, as hexadecimal digits."""
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+        return signing.digest(self.text())
 
 
 def parse(text: str) -> Manifest:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -22,6 +24,8 @@ SAME_VERSION = "check that both sides run the same version"
 LARGEST = sys.float_info.max  # compared with, an int beyond it is refused and does not raise
 MAX_NAME = 64  # characters of a platform's name
 MAX_TENSOR_NAME = 128
+
+T = TypeVar("T", bound=str)
 
 Content = RecordDict  # the body of a message; whoever need not know Flower names it so
 
@@ -107,3 +111,12 @@ def whole(fields: ConfigRecord, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ReplyError(f"field {name!r} is not a whole number", todo=SAME_VERSION)
     return value
+
+
+def choice(fields: ConfigRecord, name: str, known: Sequence[T]) -> T:
+    """A field that is one of the known words. Raises: ReplyError."""
+    value = text(fields, name)
+    for word in known:
+        if value == word:
+            return word
+    raise ReplyError(f"{name} {value!r} is none of {', '.join(known)}", todo=SAME_VERSION)

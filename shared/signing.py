@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ def canonical(document: Mapping[str, Any]) -> bytes:
         ValueError: it holds a number that is not finite.
     """
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(content: str | bytes) -> str:
+    """SHA-256, hex."""
+    return sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def private_pem(key: Ed25519PrivateKey | EllipticCurvePrivateKey) -> bytes:

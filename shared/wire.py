@@ -24,13 +24,14 @@ from shared.records import (
     REQUEST,
     SAME_VERSION,
     Content,
+    choice,
     config,
     number,
     pack,
     text,
     unpack,
 )
-from shared.update import PROTECTIONS, BoundedUpdate, Protection, Receipt, check_weight
+from shared.update import PROTECTIONS, BoundedUpdate, Receipt, check_weight
 
 HELLO = "query.hello"
 TRAIN = "train"
@@ -131,7 +132,7 @@ def read_update(content: Content) -> BoundedUpdate:
         base=text(fields, "base"),
         weight=number(fields, "weight"),
         bound=number(fields, "bound"),
-        noise=_protection(fields),
+        noise=choice(fields, "noise", PROTECTIONS),
     )
 
 
@@ -162,14 +163,6 @@ def read_metrics(content: Content) -> dict[str, float]:
             raise ReplyError(f"metric {name!r} is not a finite number", todo="look at its log")
         metrics[name] = float(value)
     return metrics
-
-
-def _protection(fields: ConfigRecord) -> Protection:
-    named = text(fields, "noise")
-    for known in PROTECTIONS:
-        if named == known:
-            return known
-    raise ReplyError(f"noise {named!r} is none of {', '.join(PROTECTIONS)}", todo=SAME_VERSION)
 
 
 def receipt_of(text: str) -> Receipt | None:

@@ -110,7 +110,7 @@ class Node(threading.Thread):
 
 def echo(link: Link, message: Message) -> None:
     """Send back what came."""
-    link.send(Message(message.content, reply_to=message), 0.0)
+    link.send(Message(message.content, reply_to=message))
 
 
 def content(number: float = 1.0) -> RecordDict:

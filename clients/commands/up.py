@@ -22,8 +22,9 @@ from clients.workers import Config
 from shared import logs
 from shared.audit_log import AuditLog
 from shared.errors import AtollError, ConfigError
-from shared.files import alone, made_folder
+from shared.files import made_folder
 from shared.health import Health, served
+from shared.locking import alone
 from shared.tables.config import load_platform
 
 log = logging.getLogger("atoll.client")
@@ -104,6 +105,7 @@ def exchange(member: Membership, audit: AuditLog, node: SuperNode) -> None:
                 log.info("the server has new certificates; connecting anew")
                 audit.add("certificates renewed")
                 node.renew.set()
+                continue  # so that the coordinator knows at once that they are trusted
         except AtollError as fault:
             log.warning("no checkpoint: %s", fault)
         node.stop.wait(EVERY)

@@ -31,8 +31,8 @@ from shared import logs
 from shared.audit_log import AuditLog
 from shared.checkpoints import Checkpoints
 from shared.errors import AtollError
-from shared.files import alone
 from shared.health import Health, served
+from shared.locking import alone
 from shared.signing import signing_key
 
 log = logging.getLogger("atoll.server")
@@ -86,8 +86,8 @@ def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
             if once:
                 return
             health.say(state="all rounds are recorded")
-            idle(settings)
-            pause = FIRST
+            changed(settings)
+            settings, pause = load_home(home), FIRST
         except Exception as fault:  # whatever a run dies of, the platforms are served on
             ours = isinstance(fault, AtollError)
             log.error("%s; again in %.0f s", fault, pause, exc_info=not ours)
@@ -186,8 +186,8 @@ def rounds_left(settings: ServerHome) -> bool:
     return not done or done[-1] < settings.federation.rounds
 
 
-def idle(settings: ServerHome) -> None:
-    """Return when server.toml asks for more rounds than are recorded."""
+def changed(settings: ServerHome) -> None:
+    """Return when server.toml was changed; it may ask for more rounds than are recorded."""
     file = settings.path / "server.toml"
     seen = file.stat().st_mtime_ns
     while file.stat().st_mtime_ns == seen:

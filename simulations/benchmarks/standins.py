@@ -59,7 +59,7 @@ def answer(link: Link, message: Message, name: str) -> None:
         content = wire.hello_reply(wire.Member(name, 1.0, backbone=BACKBONE, task=TASK))
     else:
         content = update(message) if kind == wire.TRAIN else wire.metrics_reply({})
-    link.send(Message(content, reply_to=message), 0.0)
+    link.send(Message(content, reply_to=message))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clients.chain import digest, sealed
+from clients.chain import sealed
 from clients.ledger import Asked, Ledger, balance, entries
 from shared.accounting import Charge, epsilon
 from shared.errors import BudgetError, LedgerError
 from shared.plan import Plan
+from shared.signing import digest
 from shared.tables.policy import Policy
 from shared.update import Receipt
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.chain import digest
 from clients.ledger import Asked, Ledger, entries
 from shared.accounting import Charge
 from shared.errors import LedgerError
 from shared.plan import Plan
+from shared.signing import digest
 from shared.tables.policy import Policy
 from shared.update import Receipt
 

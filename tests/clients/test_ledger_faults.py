@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from clients.chain import digest
 from clients.ledger import Asked, Ledger, balance, entries
 from shared.accounting import Charge
 from shared.errors import LedgerError
 from shared.plan import Plan
+from shared.signing import digest
 from shared.tables.policy import Policy
 
 NOBODY = 65534  # user and group that own nothing

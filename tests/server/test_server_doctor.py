@@ -22,7 +22,7 @@ from server.home import load_home, make_home
 from shared import terminal
 from shared.doctor import Check
 from shared.enrolment import join_request
-from shared.files import alone
+from shared.locking import alone
 from shared.trust import fingerprint
 
 Typed = Callable[..., tuple[int, str, str]]

@@ -165,7 +165,7 @@ def test_a_reply_may_not_be_of_another_node(lagoon: Lagoon) -> None:
         taken.append(message)
         reply = Message(message.content, reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = honest.number
-        link.send(reply, 0.0)
+        link.send(reply)
 
     honest = lagoon.node("a", lambda _link, _message: None)
     here(lagoon, "a")
@@ -178,7 +178,7 @@ def test_a_reply_may_not_be_of_another_node(lagoon: Lagoon) -> None:
 
 def test_platforms_that_send_what_is_equal_are_all_heard(lagoon: Lagoon) -> None:
     def same(link: Link, message: Message) -> None:
-        link.send(Message(content(0.0), reply_to=message), 0.0)
+        link.send(Message(content(0.0), reply_to=message))
 
     for name in "abc":
         lagoon.node(name, same)
@@ -192,7 +192,7 @@ def test_platforms_that_send_what_is_equal_are_all_heard(lagoon: Lagoon) -> None
 def test_a_platform_that_says_hello_under_another_s_name_is_not_heard(lagoon: Lagoon) -> None:
     def hello(link: Link, message: Message) -> None:
         member = wire.Member("b", 1.0, backbone="0" * 64, task="next-item")
-        link.send(Message(wire.hello_reply(member), reply_to=message), 0.0)
+        link.send(Message(wire.hello_reply(member), reply_to=message))
 
     for name in "ab":
         lagoon.node(name, hello)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.chain import digest
 from clients.ledger import Asked, Ledger, entries
+from shared.signing import digest
 from simulations.benchmarks.ledger import PHASES, PLAN, Site, compare, measure
 
 ASKED = Asked("update", "run", 1, "adapter")
