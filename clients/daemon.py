@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Else gRPC's core writes lines of its own on standard error, before ours. It reads this once, when
+# it is first imported, and Flower would set another value.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,15 +23,15 @@ from clients.balance import Balance, balance_of
 from clients.commands import approvals, audit, doctor, join
 from clients.commands import up as serving
 from clients.ledger import entries
-from clients.platform import open_platform
+from clients.platform import frozen_parts, open_platform
+from clients.readiness import policy_of, privacy_line
 from clients.recommend import Slate, history_of, recommend
 from shared import manifest, terminal
 from shared.adapter import load_adapter
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
 from shared.plan import Plan
-from shared.tables.config import PlatformConfig, load_platform
-from shared.tables.policy import Policy
+from shared.tables.config import load_platform
 from shared.tables.table import read_platform
 from shared.tasks import next_item
 
@@ -59,32 +65,15 @@ cli.add_typer(audit.cli, name="audit")
 def check(platform: PlatformFile, as_json: AsJson = False) -> None:
     """Read the platform's tables and say what was kept, what was dropped and why."""
     config = load_platform(platform)
+    if config.backbone is not None:  # tables may be checked before there is one
+        frozen_parts(config)
     report = read_platform(config).report
+    privacy = privacy_line(config.policy, report.shoppers)
     if as_json:
         terminal.console.print_json(json.dumps({"platform": config.name, **asdict(report)}))
         return
-    for line in [*report.lines(), privacy_line(config.policy, report.shoppers)]:
+    for line in [*report.lines(), privacy]:
         terminal.console.print(f"{config.name}: {line}", highlight=False, soft_wrap=True)
-
-
-def privacy_line(policy: Policy | None, shoppers: int) -> str:
-    """What the platform's file says of privacy.
-
-    Raises:
-        PlanError: the public lower bound is above the number of shoppers, so no bound.
-    """
-    if policy is None:
-        return "no [privacy] section: trains for nobody"
-    plan = policy.plan
-    if plan is None:
-        return "unprotected: whatever it trains leaves as it is"
-    if plan.shoppers_at_least > shoppers:
-        raise PlanError(
-            f"shoppers_at_least {plan.shoppers_at_least} is more than there are",
-            where="[privacy]",
-            todo="set a public lower bound that holds",
-        )
-    return f"a Plan of epsilon {plan.epsilon:g} at delta {plan.delta:.3g}, one record a {plan.unit}"
 
 
 @cli.command(
@@ -262,19 +251,6 @@ def read_audit(path: Path) -> dict[str, Any]:
             where=path,
             todo="give the audit.json that atoll-sim audit wrote",
         ) from fault
-
-
-def policy_of(config: PlatformConfig, path: Path) -> Policy:
-    """What may leave the platform.
-
-    Raises:
-        PlanError: its file does not say.
-    """
-    if config.policy is None:
-        raise PlanError(
-            "has no [privacy] section, so it trains for nobody", where=path, todo="write one"
-        )
-    return config.policy
 
 
 def slate_table(slate: Slate, name: str) -> Table:

@@ -184,12 +184,18 @@ def write_head(path: Path, receipt: Receipt) -> None:
     """
     part = path.with_name(f".{path.name}.part")  # one writer, so one name
     with in_one_line(path):
-        with part.open("w", encoding="ascii") as file:
+        part.unlink(missing_ok=True)  # of a crash, with whatever mode it has
+        # As the ledger: nobody else may read how much was released.
+        with open(part, "x", encoding="ascii", opener=_for_its_owner) as file:
             file.write(canonical(asdict(receipt)).decode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
         sync(path.parent)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

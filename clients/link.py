@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +27,7 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.fleet_pb2_grpc import FleetStub
@@ -48,26 +50,46 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 from flwr.supercore.run import Run
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from shared.enrolment import node_public
 
+COMPONENT = "SuperNode"  # Flower's name of what this is a part of
 HEARTBEAT = 15.0  # seconds between two signs of life
 INTERVAL = 30.0  # what is promised; after two of them without one the server asks others
 CALL = 30.0  # seconds that a call may take; the server holds a question for work for 20
+LOOK = 0.2  # seconds between two looks at whether to give up a question that is held
 LARGEST = 64 * 2**20  # bytes of one message
 
 
 @dataclass(frozen=True)
 class Link:
-    """An activated node. Its methods raise grpc.RpcError."""
+    """An activated node. Its methods raise grpc.RpcError.
+
+    Attributes:
+        stub: for calls that are answered at once.
+        held: for calls that the server may hold, and this side may give up.
+        node: its number.
+    """
 
     stub: FleetStub
+    held: FleetStub
     node: Node
 
-    def receive(self) -> Message | None:
-        """The next request for this node, or None when there was none for a while."""
-        response = self.stub.PullMessages(PullMessagesRequest(node=self.node), timeout=CALL)
-        if not response.messages_list:
+    def receive(self, over: Callable[[], bool] = lambda: False) -> Message | None:
+        """The next request for this node, or None when there was none for a while.
+
+        Args:
+            over: whether to end, and so to give the question up; looked at every LOOK seconds
+                while the server holds it. A request that had come by then is returned. One that
+                was on its way is as little lost as if this process was killed: the server asks a
+                node that comes back the same again.
+        """
+        asking = self.held.PullMessages.future(
+            PullMessagesRequest(node=self.node), timeout=CALL, metadata=versions()
+        )
+        response = answer_to(asking, over)
+        if response is None or not response.messages_list:
             return None
         head = message_from_proto(response.messages_list[0])
         run, tree = head.metadata.run_id, response.message_object_trees[0]
@@ -120,6 +142,29 @@ class Link:
             )
 
 
+def versions() -> tuple[tuple[str, str | bytes], ...]:
+    """What Flower's interceptor tells of this side's versions with each call."""
+    return RuntimeVersionMetadata.from_local_component(COMPONENT).append_to_grpc_metadata(())
+
+
+def answer_to(asking: grpc.Future, over: Callable[[], bool]) -> PullMessagesResponse | None:
+    """What the server answers, as soon as it does; None if it was over before.
+
+    Raises:
+        grpc.RpcError: the call failed.
+    """
+    there = threading.Event()
+    asking.add_done_callback(lambda _asking: there.set())
+    while not there.wait(LOOK):
+        if over():
+            asking.cancel()  # in vain if the answer has just come, which then counts
+            break
+    try:
+        return cast(PullMessagesResponse, asking.result())
+    except grpc.FutureCancelledError:
+        return None
+
+
 @contextmanager
 def linked(
     server: str,
@@ -149,10 +194,11 @@ def linked(
     ]
     secrets = grpc.ssl_channel_credentials(roots)
     with grpc.secure_channel(server, secrets, options=options) as raw:
+        signed = grpc.intercept_channel(raw, NodeAuthClientInterceptor(key, key.public_key()))
+        # It waits for the end of each call, to look whether the versions fit: a call that may be
+        # given up says them by itself. Whether they fit, ActivateNode has shown by then.
         channel = grpc.intercept_channel(
-            raw,
-            RuntimeVersionClientInterceptor(component_name="SuperNode"),
-            NodeAuthClientInterceptor(key, key.public_key()),
+            signed, RuntimeVersionClientInterceptor(component_name=COMPONENT)
         )
         stub = FleetStub(channel)
         request = ActivateNodeRequest(public_key=public, heartbeat_interval=INTERVAL)
@@ -161,7 +207,7 @@ def linked(
         pulse = threading.Thread(target=_beat, args=(stub, node, ended, lost), daemon=True)
         pulse.start()
         try:
-            yield Link(stub, node)
+            yield Link(stub, FleetStub(signed), node)
         finally:
             ended.set()
             pulse.join(CALL)

@@ -150,7 +150,14 @@ def load(home: Path) -> Membership:
     )
 
 
-def join(token: Token, server: str, *, platform_file: Path, home: Path | None = None) -> Membership:
+def join(
+    token: Token,
+    server: str,
+    *,
+    platform_file: Path,
+    home: Path | None = None,
+    health: str = HEALTH,
+) -> Membership:
     """Make keys, have the coordinator let this platform in, and write its folder.
 
     Args:
@@ -158,6 +165,7 @@ def join(token: Token, server: str, *, platform_file: Path, home: Path | None = 
         server: HOST[:PORT].
         platform_file: the platform's TOML file.
         home: the folder; None is beside that file.
+        health: where `up` is to tell its health, HOST:PORT; empty for nowhere.
 
     Raises:
         ConfigError: the file is wrong, the folder is there or cannot be written, or nobody answers.
@@ -177,7 +185,7 @@ def join(token: Token, server: str, *, platform_file: Path, home: Path | None = 
         node = ec.generate_private_key(ec.SECP384R1())
         write_private(part / "node.key", private_pem(node))
         signing = signing_key(part / "signing.key")
-        written = {"server": server, "name": name, "health": HEALTH}
+        written = {"server": server, "name": name, "health": health}
         written["platform"] = os.path.abspath(platform_file)
         _write(part / "client.toml", "".join(f"{k} = {_quoted(v)}\n" for k, v in written.items()))
         request = enrolment.join_request(token.secret, name=name, node=node, signing=signing)

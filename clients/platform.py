@@ -22,7 +22,7 @@ from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import PlatformRows, read_platform
 from shared.tasks import next_item
-from shared.text import Progress, find_encoder, item_table, silent
+from shared.text import EncoderSpec, Progress, find_encoder, item_table, silent
 from shared.training import Rows
 
 
@@ -80,6 +80,29 @@ class Platform:
         return rank(self.scorer(adapter), self.question(part), items=len(self.rows.catalogue))
 
 
+def frozen_parts(config: PlatformConfig) -> tuple[Backbone, EncoderSpec]:
+    """A platform's backbone and the text encoder that it was made for; neither looks at a row.
+
+    Raises:
+        ConfigError: no backbone is named.
+        BackboneError: one of them is missing or damaged, or they do not belong together.
+    """
+    path = config.backbone
+    if path is None:
+        raise ConfigError(
+            "no backbone named", where=config.name, todo="set path under [backbone] in its file"
+        )
+    frozen = load_backbone(path)
+    text = find_encoder(config.encoder)
+    if text.digest != frozen.spec.encoder:
+        raise BackboneError(
+            f"was made for another text encoder than {config.encoder!r}",
+            where=path,
+            todo="set encoder under [backbone] to the one its model card names",
+        )
+    return frozen, text
+
+
 def open_platform(
     config: PlatformConfig,
     *,
@@ -96,19 +119,7 @@ def open_platform(
     Raises:
         AtollError: a file is missing, damaged, or does not belong with the others.
     """
-    path = config.backbone
-    if path is None:
-        raise ConfigError(
-            "no backbone named", where=config.name, todo="set path under [backbone] in its file"
-        )
-    frozen = load_backbone(path)
-    text = find_encoder(config.encoder)
-    if text.digest != frozen.spec.encoder:
-        raise BackboneError(
-            f"was made for another text encoder than {config.encoder!r}",
-            where=path,
-            todo="set encoder under [backbone] to the one its model card names",
-        )
+    frozen, text = frozen_parts(config)
     rows = rows or read_platform(config)
     gpu = config.participation.gpu
     vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress, gpu=gpu)

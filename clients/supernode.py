@@ -29,6 +29,7 @@ from clients.link import Link
 from clients.workers import Config, Stopped, Worker
 from shared import records, wire
 from shared.audit_log import AuditLog
+from shared.channel import NAME, nameless
 from shared.errors import AtollError
 from shared.health import Health
 
@@ -93,7 +94,7 @@ class SuperNode:
             log.info("connected")
             self.audit.add("connected")
             while not (self.stop.is_set() or self.renew.is_set()):
-                message = link.receive()
+                message = link.receive(over=self.stop.is_set)
                 if message is None:
                     continue
                 try:
@@ -180,6 +181,8 @@ def why(fault: Exception) -> str:
         return f"the server turned this platform away ({details}); ask its coordinator"
     if "handshake failed" in details.lower() or "certificate" in details.lower():
         return "the server's certificate is not of the authority this platform joined"
+    if code == grpc.StatusCode.UNAVAILABLE and nameless(details):
+        return f"no such host as client.toml names for the server; {NAME}"
     if code == grpc.StatusCode.UNAVAILABLE:
         return "the server cannot be reached"
     return f"{code.name}: {details}"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -107,6 +108,8 @@ class Worker:
                     raise Stopped
             return message_from_proto(ProtoMessage.FromString(self._channel.recv_bytes()))
         except (EOFError, OSError) as fault:
+            with suppress(subprocess.TimeoutExpired):  # its pipe closes before it is gone
+                self._process.wait(1.0)
             raise BundleError(
                 f"ended before it answered (exit code {self._process.poll()})",
                 where=self.digest[:12],

@@ -30,6 +30,10 @@ class Nodes(Protocol):
         """Nodes that can be asked now."""
         ...
 
+    def called(self, node: int) -> str | None:
+        """What a log calls the platform that enrolled with a node's key; None if none did."""
+        ...
+
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterable[tuple[int, Content | ReplyError] | None]:

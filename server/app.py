@@ -5,7 +5,7 @@ The same object is deployed on Flower's SuperLink and driven by the harness.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from flwr.app import Context, Message
@@ -83,6 +83,11 @@ class GridNodes:
     def present(self) -> Sequence[int]:
         """Nodes that the SuperLink, or the harness, knows now."""
         return list(self.grid.get_node_ids())
+
+    def called(self, node: int) -> str | None:
+        """The platform behind a node; only the deployed Grid knows whom it enrolled."""
+        known: Callable[[int], str | None] | None = getattr(self.grid, "called", None)
+        return known(node) if known else None
 
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float

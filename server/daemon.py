@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
+
+# Else gRPC's core writes lines of its own on standard error; it reads this when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import typer
 

@@ -168,6 +168,13 @@ class Enrolment:
         """The platform with this node key, as of this moment; some ten microseconds."""
         return self._enrolled("node_key = ?", node_key)
 
+    def whose(self, node_key: bytes) -> str | None:
+        """What a log calls the platform that this node key is or was of; None if nobody's."""
+        query = "SELECT name, evicted FROM platforms WHERE node_key = ?"
+        for name, evicted in self._found(query, node_key):
+            return str(name) if evicted is None else f"evicted {name}"
+        return None
+
     def named(self, name: str) -> Enrolled | None:
         """The admitted platform of this name, as of this moment."""
         return self._enrolled("name = ?", name)

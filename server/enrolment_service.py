@@ -4,7 +4,8 @@
                         └ a fault: a gRPC status with one line, and no word of this machine
 
 Whoever reaches the port may call: Join asks for a token, Checkpoint for an admitted platform's
-signature. Failed joins are counted, so that nobody can try tokens or fill the audit log for long.
+signature. Failed joins are counted, so that nobody can try tokens for long; the same one is told
+once an hour, so that nobody can fill a disk.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.enrolment import Enrolment
+from server.refusals import Refusals, host_of
 from shared.audit_log import AuditLog
 from shared.channel import plain
 from shared.checkpoints import Checkpoint
@@ -100,7 +102,7 @@ def handlers(
         audit: is told who joined and who was refused.
         clock: seconds since 1970.
     """
-    attempts = Attempts(clock)
+    attempts, refusals = Attempts(clock), Refusals(clock=clock)
 
     def bundle() -> dict[str, str]:
         content = ca_bundle()
@@ -116,8 +118,9 @@ def handlers(
             if _own(fault):
                 raise
             attempts.failed(peer)
-            log.warning("a join from %s was refused: %s", peer, fault.what)
-            audit.add("join refused", why=fault.what, peer=peer)
+            if (more := refusals.told(peer, fault.what)) is not None:
+                log.warning("a join from %s was refused: %s%s", peer, fault.what, more)
+                audit.add("join refused", why=fault.what + more, peer=peer)
             raise
         try:
             audit.add("joined", platform=request.name, signing_key=request.signing_key)
@@ -178,7 +181,7 @@ def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[bytes, Any]
     def call(content: bytes, context: Any) -> bytes:
         status = grpc.StatusCode
         try:
-            return method(content, _host(context.peer()))
+            return method(content, host_of(context.peer()))
         except AtollError as fault:
             if isinstance(fault, IdentityError | AuditError) and not _own(fault):
                 # Without `where`: paths of this machine are nobody else's business.
@@ -198,8 +201,3 @@ def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[bytes, Any]
 def _own(fault: AtollError) -> bool:
     """Whether a file of this machine is at fault, and not the caller."""
     return isinstance(fault, IdentityError) and isinstance(fault.where, Path)
-
-
-def _host(peer: str) -> str:
-    """An address without its port: ipv4:1.2.3.4:5 is 1.2.3.4."""
-    return plain(peer.partition(":")[2].rpartition(":")[0], 60) or "unknown"

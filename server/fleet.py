@@ -32,6 +32,7 @@ from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.server.superlink.linkstate import LinkStateFactory
 
 from server.grid import Counter
+from server.refusals import host_of
 
 HOLD = 20.0  # seconds that a question for work is held open; proxies cut at 60 and more
 LOOK = 0.5  # seconds between two looks at whether a held node is still admitted
@@ -39,12 +40,13 @@ ONLINE = "online"  # of Flower's node states
 PUBLIC_KEY = "flwr-public-key-bin"  # of Flower's node authentication
 
 NameOf = Callable[[bytes], str | None]  # node key → its platform, while it is admitted
+Refused = Callable[[str, str, bytes], None]  # method, address of who called, its node key
 
 
 class Admission(grpc.ServerInterceptor):  # type: ignore[misc]
     """Turns away whoever is not enrolled, or no longer, at every single call."""
 
-    def __init__(self, name_of: NameOf, refused: Callable[[str], None]) -> None:
+    def __init__(self, name_of: NameOf, refused: Refused) -> None:
         self.name_of, self.refused = name_of, refused
 
     def intercept_service(
@@ -56,12 +58,13 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc]
         key = dict(details.invocation_metadata).get(PUBLIC_KEY, b"")
         if self.name_of(bytes(key)) is not None:
             return continuation(details)
-        self.refused(details.method.rpartition("/")[2])
-        return grpc.unary_unary_rpc_method_handler(
-            lambda _request, context: context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "not enrolled here, or evicted"
-            )
-        )
+        method = details.method.rpartition("/")[2]
+
+        def refuse(_request: Any, context: grpc.ServicerContext) -> None:
+            self.refused(method, host_of(context.peer()), bytes(key))
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "not enrolled here, or evicted")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 class Fleet(FleetServicer):

@@ -103,9 +103,19 @@ class LinkGrid(Grid):
         counter: Counter,
         *,
         name_of: Callable[[int], str | None] = lambda _node: None,
+        called: Callable[[int], str | None] = lambda _node: None,
     ) -> None:
-        """Args: name_of: the enrolled platform behind a node; None where nobody enrolled it."""
-        self.state, self.run_id, self.counter, self.name_of = state, run_id, counter, name_of
+        """For a run whose requests lie in a state.
+
+        Args:
+            state: Flower's.
+            run_id: of the run.
+            counter: shared with the Fleet API.
+            name_of: the enrolled platform behind a node; None where nobody enrolled it.
+            called: what a log calls it, also if it is evicted.
+        """
+        self.state, self.run_id, self.counter = state, run_id, counter
+        self.name_of, self.called = name_of, called
 
     def set_run(self, run: object) -> None:
         """There is one run."""

@@ -68,6 +68,15 @@ class ServerHome:
     platforms: int | None
 
 
+def already(path: Path) -> ConfigError:
+    """The error for a folder that is a coordinator's home, where there should be none."""
+    return ConfigError(
+        "is a coordinator's home already, and stays as it is",
+        where=path,
+        todo="go on with it, or name another --home",
+    )
+
+
 def load_home(path: Path) -> ServerHome:
     """The coordinator's folder.
 
@@ -119,6 +128,8 @@ def make_home(
     for listening in filter(None, (listen, health)):
         split(listening, lowest=0)
     was_there = path.exists()
+    if (path / FILE).exists():
+        raise already(path)
     if was_there and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError("is not empty", where=path, todo="name a folder that is not there yet")
     made_folder(path)
@@ -136,6 +147,22 @@ def make_home(
             shutil.rmtree(path, ignore_errors=True)
         raise
     return load_home(path)
+
+
+def owners_alone(path: Path) -> None:
+    """See to it that nobody but its owner looks into a home, whoever made or restored it.
+
+    Raises:
+        IdentityError: the folder is another user's.
+    """
+    if path.stat().st_mode & 0o777 == 0o700:
+        return
+    try:
+        path.chmod(0o700)
+    except OSError as fault:
+        raise IdentityError(
+            f"others may look into it ({fault.strerror})", where=path, todo="chown it to this user"
+        ) from fault
 
 
 def written(*, backbone: Path, listen: str, health: str, name: str) -> str:

@@ -9,7 +9,7 @@ Only what verifies is promoted or exported.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from server.registry import Promotion, Registry, Version
@@ -18,7 +18,12 @@ from shared.adapter import save_adapter
 from shared.errors import AtollError, ConfigError, RoundError
 from shared.files import replacing
 
+Tell = Callable[[Version], object]
 SHORTEST = 8  # hexadecimal digits that name a digest; fewer might name two
+
+
+def nobody(_version: Version) -> None:
+    """Who is told where nobody is."""
 
 
 def find(registry: Registry, name: str) -> Version:
@@ -60,30 +65,50 @@ def run_of(versions: Sequence[Version]) -> str:
 
 
 def promote(
-    registry: Registry, version: Version, *, who: str, why: str, public: str | None = None
+    registry: Registry,
+    version: Version,
+    *,
+    who: str,
+    why: str,
+    public: str | None = None,
+    tell: Tell = nobody,
 ) -> Promotion:
     """Give platforms this version from now on.
 
+    Args:
+        registry: where it is.
+        version: that one.
+        who: decided it.
+        why: for whoever asks later; there must be a reason.
+        public: the key that must have signed it and all before it.
+        tell: is called with the version once all holds, before it is done.
+
     Raises:
+        ConfigError: without a reason.
         RoundError: it is promoted already, or damaged.
         IdentityError: `public` did not sign it.
     """
+    _check_reason(why)
     standing = stack(registry.promotions())
     if standing and standing[-1] == version.manifest.version:
         raise RoundError(
             f"{title(version)} is promoted already", where=registry.path, todo="choose another"
         )
-    registry.verify(version.manifest.version, public=public)
+    tell(registry.verify(version.manifest.version, public=public))
     return registry.promote(version.manifest.version, who=who, why=why)
 
 
-def roll_back(registry: Registry, *, who: str, why: str, public: str | None = None) -> Promotion:
-    """Give platforms again what they had before the promotion that stands.
+def roll_back(
+    registry: Registry, *, who: str, why: str, public: str | None = None, tell: Tell = nobody
+) -> Promotion:
+    """Give platforms again what they had before the promotion that stands; else as `promote`.
 
     Raises:
+        ConfigError: without a reason.
         RoundError: there was none before, or it is damaged.
         IdentityError: `public` did not sign it.
     """
+    _check_reason(why)
     standing = stack(registry.promotions())
     if len(standing) < 2:
         raise RoundError(
@@ -91,7 +116,7 @@ def roll_back(registry: Registry, *, who: str, why: str, public: str | None = No
             where=registry.path,
             todo="promote the version that you want",
         )
-    registry.verify(standing[-2], public=public)
+    tell(registry.verify(standing[-2], public=public))
     return registry.promote(standing[-2], who=who, why=why, kind="rollback")
 
 
@@ -113,11 +138,12 @@ def export(
     *,
     force: bool = False,
     public: str | None = None,
+    tell: Tell = nobody,
 ) -> None:
     """Write the Adapter to `out` and its manifest beside it.
 
     Both are whole and on the disk before either has its name, and the manifest gets its name
-    first: no adapter is ever there without one.
+    first: no adapter is ever there without one. `tell` is called before, as by `promote`.
 
     Raises:
         ConfigError: a file is there already, or cannot be written.
@@ -131,7 +157,7 @@ def export(
             raise ConfigError(
                 "is there already", where=path, todo="name another file or use --force"
             )
-    registry.verify(version.manifest.version, public=public)
+    tell(registry.verify(version.manifest.version, public=public))
     adapter, _moments = version.tensors()
     # Left inside out: first the manifest gets its name.
     with replacing(out) as tensors, replacing(manifest.beside(out)) as told:
@@ -148,6 +174,14 @@ def checked(registry: Registry, version: Version, *, public: str | None) -> str:
     if not version.signature:
         return "whole, unsigned"
     return "whole, its signature holds" if public else "whole, signed; no key here to check it by"
+
+
+def _check_reason(why: str) -> None:
+    if not why.strip():
+        raise ConfigError(
+            "what platforms are given changes for a reason, and none was given",
+            todo="say it with --why '…'; it goes into the history",
+        )
 
 
 def title(version: Version) -> str:

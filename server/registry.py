@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -244,12 +243,6 @@ class Registry:
         """Write down a Standing, durably; receipts it does not name stay as they are."""
         with self._file.writing() as base:
             runs.remember(base, standing)
-
-    def begin_run(self) -> Standing:
-        """Begin another run, whose rounds count from 0; the receipts are those known so far."""
-        receipts = self.standing().receipts
-        self.remember(Standing(uuid.uuid4().hex, receipts))
-        return self.standing()
 
     def signature(self, adapter: Adapter) -> str:
         """The coordinator's signature of what platforms are sent; "" without a key."""

@@ -54,7 +54,7 @@ def current(home: Path) -> Bundle:
         content = path.read_bytes()
     except OSError as fault:
         raise BundleError(
-            "no bundle was released", where=home, todo="run atoll-server release"
+            "no bundle was released", where=home, todo=f"run atoll-server release --home {home}"
         ) from fault
     if hashlib.sha256(content).hexdigest() != digest:
         raise BundleError(

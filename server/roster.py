@@ -143,6 +143,7 @@ def greeted(
     for node, reply in heard:
         if node not in due or node in members:
             continue
+        member = None
         try:
             member = wire.read_member(content_of(reply))
             # Its node of before, if that is gone, does not stand in its way.
@@ -153,13 +154,19 @@ def greeted(
             }
             admit(member, adapter, others)
         except ReplyError as fault:
-            log.warning("node %d cannot take part: %s", node, fault)
+            log.warning("%s cannot take part: %s", named(nodes, node, member), fault)
             continue
         members = {**others, node: member}
         if round_ > 0:
             log.info("%s takes part from round %d on", member.platform, round_)
     for node in sorted(set(due) - {node for node, _ in heard}):
-        log.warning("node %d did not say who it is", node)
+        log.warning("%s did not say who it is", named(nodes, node))
     for node in set(due) - members.keys():
         failed[node] = (roster.failed.get(node, (0, 0))[0] + 1, round_)
     return Roster(members, failed, roster.doubted & members.keys() - set(due))
+
+
+def named(nodes: Nodes, node: int, member: wire.Member | None = None) -> str:
+    """A node as a log names it: by whom it enrolled as, else by what it says it is."""
+    name = nodes.called(node) or (member.platform if member is not None else None)
+    return f"node {node}" if name is None else f"{name} (node {node})"

@@ -9,6 +9,7 @@ it, and the HTTP API and processes of its ServerApp, which runs in this process 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +34,11 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
-from server.fleet import ONLINE, Admission, Fleet, NameOf
+from server.fleet import ONLINE, Admission, Fleet, NameOf, Refused
 from server.grid import Counter, LinkGrid
 from shared.bundle import Bundle
 from shared.errors import ConfigError
+from shared.files import unwritable
 
 LARGEST = 64 * 2**20  # bytes of one message on the wire; an Adapter is a few hundred kB
 THREADS = 256  # each held question takes one
@@ -56,11 +58,23 @@ class SuperLink:
         database: Path,
         credentials: Credentials,
         name_of: NameOf,
-        refused: Callable[[str], None] = lambda _call: None,
+        whose: NameOf | None = None,
+        refused: Refused = lambda _method, _host, _key: None,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        """Args: handlers: of further services on this port. listen: HOST:PORT, port 0 for any."""
-        self.counter, self.name_of = Counter(), name_of
+        """Open nothing yet.
+
+        Args:
+            listen: HOST:PORT, port 0 for any.
+            database: file of Flower's state, for its owner alone.
+            credentials: the server's, read anew at each handshake.
+            name_of: the platform of a node key, while it is admitted.
+            whose: what a log calls the owner of a node key, an evicted one too.
+            refused: is told of each call that is turned away.
+            handlers: of further services on this port.
+        """
+        self.counter, self.name_of, self.whose = Counter(), name_of, whose or name_of
+        private(database)
         self.states = LinkStateFactory(str(database), NoOpFederationManager(), ObjectStoreFactory())
         self.server = grpc.server(
             ThreadPoolExecutor(THREADS),
@@ -109,6 +123,11 @@ class SuperLink:
         found = self.state.get_node_info(node_ids=[node])
         return self.name_of(bytes(found[0].public_key)) if found else None
 
+    def called(self, node: int) -> str | None:
+        """What a log calls the platform behind a node, also if it is evicted."""
+        found = self.state.get_node_info(node_ids=[node])
+        return self.whose(bytes(found[0].public_key)) if found else None
+
     def online(self) -> list[str]:
         """Platforms whose nodes give signs of life."""
         names = (
@@ -153,7 +172,9 @@ class SuperLink:
         TaskIdentity.task_id = task
         status = SubStatus.FAILED
         try:
-            grid = LinkGrid(state, run_id, self.counter, name_of=self.platform_of)
+            grid = LinkGrid(
+                state, run_id, self.counter, name_of=self.platform_of, called=self.called
+            )
             yield grid, Context(run_id, SUPERLINK_NODE_ID, {}, RecordDict(), config)
             status = SubStatus.COMPLETED
         finally:
@@ -161,6 +182,20 @@ class SuperLink:
             pulse.join()
             state.finish_task(task, status, "")
             state.object_store.delete_objects_in_run(run_id)
+
+
+def private(database: Path) -> None:
+    """Make a database its owner's alone before SQLite does; its journals take after it.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    try:
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+        for path in database.parent.glob(f"{database.name}*"):
+            path.chmod(0o600)
+    except OSError as fault:
+        raise unwritable(database, fault) from fault
 
 
 def beat(state: LinkState, task: int, ended: threading.Event) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shared import terminal
 from shared.audit_log import Entry, Verified, entries, verify
-from shared.checkpoints import Checkpoints, read_checkpoints
+from shared.checkpoints import Checkpoint, Checkpoints, read_checkpoints
 from shared.errors import AuditError
 from shared.files import replacing
 from shared.printable import printable
@@ -43,15 +43,30 @@ def verify_home(home: Path, known: Path | None) -> None:
     log = home / LOG
     if not log.exists() and not log.with_name(f"{LOG}.head").exists():
         raise AuditError("has no audit log", where=home, todo="name a home that was used")
-    checkpoints, public = list(read_checkpoints(known)) if known else [], None
+    checkpoints, public = _exported(known) if known else [], None
     if known is not None:
-        if not checkpoints:
-            raise AuditError("holds no checkpoint", where=known, todo="have it exported again")
         if not (home / KEY).exists():  # a new one would have signed none of them
             raise AuditError("has no signing.key", where=home, todo="put it back from a backup")
         public = public_of(signing_key(home / KEY))
     for line in told(verify(log, known=checkpoints, public=public), len(checkpoints)):
         said(line)
+
+
+def _exported(known: Path) -> list[Checkpoint]:
+    """The checkpoints that the other side exported.
+
+    Raises:
+        AuditError: it is another kind of file, damaged, or empty.
+    """
+    todo = "give the file that the other side wrote with `audit held --out`"
+    try:
+        found = list(read_checkpoints(known))
+    except AuditError as fault:
+        what = f"is no export of checkpoints: {fault.what}"
+        raise AuditError(what, where=known, todo=todo) from None
+    if not found:
+        raise AuditError("holds no checkpoint", where=known, todo=todo)
+    return found
 
 
 def told(found: Verified, checkpoints: int) -> list[str]:

@@ -9,7 +9,6 @@ with the coordinator's line; where a fault arose inside it, it says no more than
 
 from __future__ import annotations
 
-import os
 import re
 
 import grpc
@@ -17,6 +16,7 @@ import grpc
 from shared.errors import AtollError, ConfigError, IdentityError
 
 PORT = 9092  # Flower's own for nodes
+NAME = "check the name, and whether this machine can look names up"
 SECONDS = 20.0  # that a question may take: each is a few kB and a few milliseconds
 
 
@@ -71,8 +71,6 @@ def ask(
         ConfigError: nobody answers there, or not in time.
         IdentityError: the certificate is not by `roots`, or the coordinator refuses.
     """
-    # Else gRPC's core writes lines of its own on standard error; read when it starts.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     trusted = grpc.ssl_channel_credentials(root_certificates=roots)
     # Each question a connection: a rotated certificate is met at once, and none is kept open.
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
@@ -103,6 +101,8 @@ def told(fault: grpc.RpcError, server: str) -> AtollError:
         )
     if code == status.UNAVAILABLE and "handshake failed" in low:
         return ConfigError("no TLS there", where=server, todo="check the address and the port")
+    if code == status.UNAVAILABLE and nameless(details):
+        return ConfigError("no such host", where=server, todo=NAME)
     if code == status.UNAVAILABLE:
         return ConfigError(
             "nobody answers there",
@@ -119,6 +119,12 @@ def told(fault: grpc.RpcError, server: str) -> AtollError:
         )
     what, _, todo = details.rpartition("; ")
     return IdentityError(what or details or code.name, where=server, todo=todo or "ask it why")
+
+
+def nameless(details: str) -> bool:
+    """Whether a call failed because the server's host name has no address, by gRPC's words."""
+    low = details.lower()
+    return "errors resolving" in low or "dns resolution failed" in low
 
 
 def plain(text: str, most: int = 400) -> str:

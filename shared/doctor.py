@@ -65,8 +65,13 @@ def tried(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, True, look())
     except AtollError as fault:
-        place = f"{fault.where}: " if fault.where is not None else ""
-        return Check(name, False, f"{place}{fault.what}", fault.todo)
+        return wrong(name, fault)
+
+
+def wrong(name: str, fault: AtollError) -> Check:
+    """A check that found this fault."""
+    place = f"{fault.where}: " if fault.where is not None else ""
+    return Check(name, False, f"{place}{fault.what}", fault.todo)
 
 
 def end(checks: Sequence[Check], *, as_json: bool) -> None:
@@ -189,13 +194,14 @@ def private(folder: Path, keys: Sequence[str]) -> Check:
     return Check("keys", True, "for their owner alone")
 
 
-def port(name: str, listen: str, *, ours: bool) -> Check:
+def port(name: str, listen: str, *, ours: bool, todo: str = "stop what listens there") -> Check:
     """Whether an address can be listened on, or is by our own daemon.
 
     Args:
         name: of the check.
         listen: HOST:PORT; empty for none.
         ours: whether our own daemon is running.
+        todo: the next step where something else has it.
     """
     if not listen:
         return Check(name, None, "none")
@@ -214,7 +220,7 @@ def port(name: str, listen: str, *, ours: bool) -> Check:
         if ours:
             return Check(name, True, f"{listen}, in use by the one that is up")
         why = fault.strerror or str(fault)
-        return Check(name, False, f"{listen} cannot be used ({why})", "stop what listens there")
+        return Check(name, False, f"{listen} cannot be used ({why})", todo)
     if ours and number:
         return Check(name, False, f"{listen}: one is up, but not there", "restart it")
     return Check(name, True, f"{listen} is free")

@@ -21,6 +21,10 @@ from shared.errors import BundleError, ConfigError
 cli = typer.Typer(
     help="Which code may run here: nothing runs that is not approved.", no_args_is_help=True
 )
+NONE = (
+    "no bundle has been offered yet: the server offers its code with the first request of a run,"
+    " which it begins once enough platforms are connected; keep atoll-client up running until then"
+)
 INSTALLED = Path(__file__).parents[2]  # what holds the packages `clients` and `shared`
 OURS = ("clients", "server", "shared")
 
@@ -64,7 +68,7 @@ def list_command(platform: Platform = None, home: Home = None, as_json: AsJson =
     for it in found:
         said(line(it))
     if not found:
-        said("no bundle has been offered yet")
+        said(NONE)
 
 
 @cli.command(epilog="Example: atoll-client approvals show 3f2a91c0 -p boutique.toml")

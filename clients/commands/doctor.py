@@ -16,14 +16,16 @@ import typer
 from clients import membership
 from clients.ledger import entries
 from clients.membership import Membership, home_of, load
+from clients.platform import frozen_parts
+from clients.readiness import policy_of, privacy_line
 from shared import doctor as both
 from shared.audit_log import verify
-from shared.backbone import load_backbone
-from shared.channel import split
+from shared.channel import NAME, split
 from shared.doctor import Check, tried
 from shared.enrolment import hello
 from shared.errors import AtollError, ConfigError, IdentityError
 from shared.tables.config import PlatformConfig, load_platform
+from shared.tables.table import read_platform
 from shared.trust import authorities
 
 EXAMPLE = "Example: atoll-client doctor -p boutique.toml"
@@ -42,7 +44,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Check files, keys, the way to the coordinator, clock, ledger and machine; change nothing."""
+    """Check tables, files, keys, the way to the coordinator, clock, ledger and machine."""
     both.end(list(checks(platform, home, now=time.time)), as_json=as_json)
 
 
@@ -55,9 +57,9 @@ def checks(platform: Path, home: Path | None, *, now: both.Clock) -> Iterator[Ch
         config = load_platform(platform)
         yield Check("platform file", True, f"{platform} describes {config.name}")
     except AtollError as fault:
-        yield Check("platform file", False, f"{fault.where}: {fault.what}", fault.todo)
+        yield both.wrong("platform file", fault)
     if config is not None:
-        yield from _platform(config)
+        yield from _platform(config, platform)
     place = home or (None if config is None else home_of(platform, config.name))
     if place is None:
         yield Check("membership", None, "not looked at: its folder is not known")
@@ -65,39 +67,38 @@ def checks(platform: Path, home: Path | None, *, now: both.Clock) -> Iterator[Ch
     try:
         member = load(place)
     except AtollError as fault:
-        yield Check("membership", False, f"{fault.where}: {fault.what}", fault.todo)
+        yield both.wrong("membership", fault)
         return
     yield from _member(member, config, platform)
     yield from _server(member, now)
 
 
-def _platform(config: PlatformConfig) -> Iterator[Check]:
-    """What the platform's file names."""
-    yield tried("tables", lambda: _tables(config))
-    if config.backbone is None:
-        yield Check("backbone", False, "none is named", "set path under [backbone] in its file")
+def _platform(config: PlatformConfig, platform: Path) -> Iterator[Check]:
+    """What the platform's file names, and whether its promise holds of its tables."""
+    shoppers: int | None = None
+    try:
+        report = read_platform(config).report
+    except AtollError as fault:
+        yield both.wrong("tables", fault)
     else:
-        path = config.backbone
-        yield tried("backbone", lambda: load_backbone(path).digest)
-    policy = config.policy
-    if policy is None:
-        yield Check("ledger", None, "no [privacy] section: trains for nobody", "write one")
-    elif policy.plan is None:
-        yield Check("ledger", None, "unprotected: whatever it trains leaves as it is")
+        shoppers = report.shoppers
+        told = f"{report.events:,} events of {shoppers:,} shoppers, {report.items:,} items"
+        yield Check("tables", True, told)
+    yield tried("backbone", lambda: frozen_parts(config)[0].digest)
+    try:
+        policy = policy_of(config, platform)
+        if shoppers is None:
+            yield Check("privacy", None, "not compared with the tables", "mend them first")
+        else:
+            line = privacy_line(policy, shoppers)
+            yield Check("privacy", None if policy.plan is None else True, line)
+    except AtollError as fault:
+        yield both.wrong("privacy", fault)
+    if config.policy is None or config.policy.plan is None:
+        yield Check("ledger", None, "none: nothing is counted without a Plan")
     else:
-        yield tried("ledger", lambda: f"{len(entries(policy))} entries, verified")
-
-
-def _tables(config: PlatformConfig) -> str:
-    for path in (config.events.path, config.items.path):
-        try:
-            path.open("rb").close()
-        except OSError as fault:
-            why = fault.strerror or type(fault).__name__
-            raise ConfigError(
-                f"cannot be read ({why})", where=path, todo="mend the path in the platform's file"
-            ) from None
-    return "both can be read; atoll-client check reads them"
+        kept = config.policy
+        yield tried("ledger", lambda: f"{len(entries(kept))} entries, verified")
 
 
 def _member(member: Membership, config: PlatformConfig | None, platform: Path) -> Iterator[Check]:
@@ -114,7 +115,13 @@ def _member(member: Membership, config: PlatformConfig | None, platform: Path) -
         "audit log",
         lambda: f"{verify(audit).count} lines, whole" if audit.exists() else "empty yet",
     )
-    yield both.port("health", member.health, ours=both.running(member.home))
+    yield both.port(
+        "health",
+        member.health,
+        ours=both.running(member.home),
+        todo=f"set health in {member.home / 'client.toml'} to another HOST:PORT, or stop what"
+        " listens there",
+    )
 
 
 def _server(member: Membership, now: both.Clock) -> Iterator[Check]:
@@ -168,6 +175,8 @@ def _reach(member: Membership) -> str:
     try:
         with socket.create_connection((host, port), timeout=SECONDS) as connection:
             return f"{member.server} is {connection.getpeername()[0]}"
+    except (socket.gaierror, UnicodeError):  # not found, or no name by its form
+        raise ConfigError("no such host", where=member.server, todo=NAME) from None
     except OSError as fault:
         why = fault.strerror or str(fault) or type(fault).__name__
         raise ConfigError(

@@ -9,6 +9,8 @@ import typer
 
 from clients import membership
 from shared.audit_log import AuditLog
+from shared.channel import split
+from shared.errors import ConfigError
 from shared.terminal import console, stderr
 from shared.token import Token
 
@@ -35,10 +37,20 @@ def join(
             help="Folder to make; left out, NAME.atoll beside the file.", show_default=False
         ),
     ] = None,
+    health: Annotated[
+        str,
+        typer.Option(
+            help='HOST:PORT at which `up` tells its health, "" for none; several clients on one'
+            " machine need one each."
+        ),
+    ] = membership.HEALTH,
 ) -> None:
     """Join a federation: make this platform's keys, here, and have the coordinator let it in."""
+    check_health(health)
     word = typer.get_text_stream("stdin").read() if token == "-" else token
-    made = membership.join(Token.read(word), server, platform_file=platform, home=home)
+    made = membership.join(
+        Token.read(word), server, platform_file=platform, home=home, health=health
+    )
     AuditLog(made.home / "audit.jsonl").add(
         "joined", server=made.server, coordinator=made.coordinator
     )
@@ -55,3 +67,18 @@ def join(
         markup=False,
         soft_wrap=True,
     )
+
+
+def check_health(text: str) -> None:
+    """Refuse what is no address to tell health at; unlike a coordinator's, it has no default port.
+
+    Raises:
+        ConfigError: it is neither HOST:PORT nor empty.
+    """
+    if not text:
+        return
+    host, port = split(text, lowest=0)
+    if text not in (f"{host}:{port}", f"[{host}]:{port}"):
+        raise ConfigError(
+            f"--health {text!r} has no port", todo='write HOST:PORT, or "" for no health'
+        )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ import typer
 from clients.approvals import Approvals
 from clients.link import linked
 from clients.membership import Membership, exchange_checkpoint, home_of, load
+from clients.readiness import able
 from clients.supernode import SuperNode
 from clients.workers import Config
 from shared import logs
@@ -55,6 +57,7 @@ def up(
             where=member.home,
             todo="set the name back, or join anew",
         )
+    able(config, platform)
     node: Config = {
         "platform": str(platform.resolve()),
         "coordinator": member.coordinator,
@@ -69,6 +72,7 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
     audit = AuditLog(member.home / "audit.jsonl")
     health = Health(role="client", platform=member.name, state="starting")
+    stack.enter_context(telling(member, health))  # first: a port that is taken ends it here
     node = SuperNode(
         connect=lambda: linked(
             member.server,
@@ -84,7 +88,6 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop.set())
-    stack.enter_context(served(member.health, health))
     audit.add("started")
     stack.callback(lambda: audit.add("stopped"))
     checkpoints = threading.Thread(target=exchange, args=(member, audit, node), daemon=True)
@@ -95,6 +98,25 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
         node.stop.set()
         checkpoints.join(5.0)
     log.info("stopped")
+
+
+@contextmanager
+def telling(member: Membership, health: Health) -> Iterator[int]:
+    """The health endpoint; yields its port.
+
+    Raises:
+        ConfigError: another has it, often the client of another platform on this machine.
+    """
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(served(member.health, health))
+        except ConfigError as fault:
+            raise ConfigError(
+                f"health = {member.health!r}: {fault.what}",
+                where=member.home / "client.toml",
+                todo='set health there to another HOST:PORT, or to "" for none',
+            ) from fault
+        yield port
 
 
 def exchange(member: Membership, audit: AuditLog, node: SuperNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +11,13 @@ from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
-from rich.markup import escape
-from rich.table import Table
 
 from server import authority
 from server.enrolment import LONGEST, SECONDS, Enrolment, Member
-from server.home import HEALTH, LISTEN, load_home, make_home
+from server.home import FILE, HEALTH, LISTEN, already, load_home, make_home
 from shared.audit_log import AuditLog
 from shared.backbone import load_backbone
-from shared.channel import split
+from shared.channel import address, split
 from shared.errors import IdentityError
 from shared.signing import public_of, signing_key
 from shared.terminal import console, stderr
@@ -27,6 +26,7 @@ from shared.trust import certificates, fingerprint, hosts_of
 
 HOME = Path("atoll-server")
 Home = Annotated[Path, typer.Option(help="The coordinator's folder.")]
+COLUMNS = ("platform", "state", "joined", "last seen", "trusts the CAs", "signing key")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 EXAMPLES = {
@@ -52,6 +52,8 @@ def init(
     name: Annotated[str, typer.Option(help="Of the coordinator.")] = "coordinator",
 ) -> None:
     """Make the coordinator's folder: its certificates, its keys and server.toml."""
+    if (home / FILE).exists():  # said before a backbone is missed that nobody needs
+        raise already(home)
     digest = load_backbone(backbone).digest
     made = make_home(home, hosts=host, backbone=backbone, listen=listen, health=health, name=name)
     audit = AuditLog(home / "audit.jsonl")
@@ -60,7 +62,9 @@ def init(
     _tell(f"{made.path / 'server.toml'}")
     _tell(f"hosts {', '.join(host)}; listens on {made.listen}")
     _tell(f"signing key {key}")
-    _hint("next: atoll-server release, atoll-server invite NAME, atoll-server up")
+    at = "" if home == HOME else f" --home {home}"
+    steps = ("release", "invite NAME", "up")
+    _hint(f"next: {', '.join(f'atoll-server {step}{at}' for step in steps)}")
 
 
 def invite(
@@ -79,14 +83,10 @@ def invite(
     expires = int(datetime.now(UTC).timestamp()) + seconds
     AuditLog(home / "audit.jsonl").add("invited", platform=name, seconds=seconds)
     _tell(str(Token(secret, expires, issuer.public_bytes(Encoding.DER))))
-    first, port = (
-        hosts_of(authority.leaf_of(home))[0],
-        split(settings.listen, lowest=0)[1],
-    )
-    _hint(
-        f"good once, until {_time(expires)}; there: atoll-client join TOKEN"
-        f" --server {first}:{port} -p platform.toml"
-    )
+    host, port = hosts_of(authority.leaf_of(home))[0], split(settings.listen, lowest=0)[1]
+    server = address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    _hint(f"good once, until {_time(expires)}; next, on the platform's machine:")
+    _hint(f"atoll-client join TOKEN --server {server} -p {name}.toml")
 
 
 def platforms(home: Home = HOME, as_json: AsJson = False) -> None:
@@ -100,20 +100,31 @@ def platforms(home: Home = HOME, as_json: AsJson = False) -> None:
         ]
         console.print_json(json.dumps(told))
         return
-    table = Table(title=f"{len(found)} platforms", title_justify="left")
-    for heading in ("platform", "state", "joined", "last seen", "trusts the CAs", "signing key"):
-        table.add_column(heading)
-    for it in found:
-        state = _state(it, bundle)
-        table.add_row(
-            escape(it.name),
-            str(state["state"]),
-            _time(it.joined),
-            _time(it.last_seen),
-            "yes" if state["trusts_ca"] else "not yet",
-            it.signing_key[:16],
-        )
-    console.print(table)
+    rows = [_row(it, bundle) for it in found]
+    for line in listed(rows, width=console.width if console.is_terminal else None):
+        _tell(line)
+
+
+def listed(rows: Sequence[Sequence[str]], *, width: int | None) -> list[str]:
+    """Platforms as lines, a line each; where they do not fit, a line for each fact.
+
+    Args:
+        rows: as `COLUMNS` names them.
+        width: characters of a terminal's line; None is a file or a pipe, where all fit.
+    """
+    table = [COLUMNS, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(it.ljust(most) for it, most in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    return [
+        f"{name} {fact}" if name == COLUMNS[0] else f"  {name} {fact}"
+        for row in rows
+        for name, fact in zip(COLUMNS, row, strict=True)
+    ]
 
 
 def evict(
@@ -180,6 +191,18 @@ def not_ready(members: list[Member], bundle: bytes) -> list[str]:
 def _state(member: Member, bundle: str) -> dict[str, str | bool]:
     state = "evicted" if member.evicted is not None else "admitted"
     return {"state": state, "trusts_ca": member.ca_seen == bundle}
+
+
+def _row(member: Member, bundle: str) -> list[str]:
+    state = _state(member, bundle)
+    return [
+        member.name,
+        str(state["state"]),
+        _time(member.joined),
+        _time(member.last_seen),
+        "yes" if state["trusts_ca"] else "not yet",
+        member.signing_key,
+    ]
 
 
 def _enrolment(home: Path) -> Enrolment:

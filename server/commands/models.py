@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from server import models
 from server.registry import Promotion, Registry, Version
 from shared import signing
+from shared.audit_log import AuditLog
 from shared.errors import ConfigError, RoundError
 from shared.terminal import console
 
@@ -35,7 +37,9 @@ Named = Annotated[
         show_default=False,
     ),
 ]
-Why = Annotated[str, typer.Option(help="Why, for the history.")]
+Why = Annotated[
+    str, typer.Option(help="Why, for history and audit log; must be given.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 HOME = Path("atoll-server")
 
@@ -89,7 +93,9 @@ def promote(version: Named, home: Home = HOME, folder: Folder = None, why: Why =
     """Give platforms this version from now on, once it verifies."""
     registry, public = opened(home, folder)
     before, found = registry.current(), models.find(registry, version)
-    models.promote(registry, found, who=getpass.getuser(), why=why, public=public)
+    who = user()
+    tell = audited("promoted", home, folder, who=who, why=why)
+    models.promote(registry, found, who=who, why=why, public=public, tell=tell)
     say(f"promoted: {changed(before, found)}")
 
 
@@ -98,7 +104,9 @@ def rollback(home: Home = HOME, folder: Folder = None, why: Why = "") -> None:
     """Give platforms again the version that was promoted before."""
     registry, public = opened(home, folder)
     before = registry.current()
-    models.roll_back(registry, who=getpass.getuser(), why=why, public=public)
+    who = user()
+    tell = audited("rolled back", home, folder, who=who, why=why)
+    models.roll_back(registry, who=who, why=why, public=public, tell=tell)
     say(f"rolled back: {changed(before, registry.current())}")
 
 
@@ -124,7 +132,8 @@ def export(
         raise RoundError(
             "no version is promoted", where=registry.path, todo="promote one, or name one"
         )
-    models.export(registry, found, out, force=force, public=public)
+    tell = audited("exported", home, folder, who=user(), file=str(out.absolute()))
+    models.export(registry, found, out, force=force, public=public, tell=tell)
     say(f"{models.title(found)}{'' if found.signature else ', unsigned'}")
     for path in (out, out.with_suffix(".json")):
         say(str(path))
@@ -148,6 +157,31 @@ def opened(home: Path, folder: Path | None) -> tuple[Registry, str | None]:
     if folder is not None or not key.is_file():
         return registry, None
     return registry, signing.public_of(signing.signing_key(key))
+
+
+def audited(event: str, home: Path, folder: Path | None, **fields: str) -> models.Tell:
+    """Adds a line to the coordinator's audit log; a simulation has none.
+
+    It comes before the deed: what the log does not tell of was not done.
+    """
+    if folder is not None:
+        return models.nobody
+
+    def tell(version: Version) -> None:
+        told = version.manifest
+        AuditLog(home / "audit.jsonl").add(
+            event, version=told.version, round=told.round, adapter=told.adapter, **fields
+        )
+
+    return tell
+
+
+def user() -> str:
+    """Who types; a number where the machine knows no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def facts(version: Version, *, promoted: bool) -> dict[str, Any]:

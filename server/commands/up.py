@@ -23,7 +23,8 @@ from server import authority
 from server.app import app as server_app
 from server.enrolment import Enrolment
 from server.enrolment_service import handlers
-from server.home import ServerHome, load_home
+from server.home import ServerHome, load_home, owners_alone
+from server.refusals import TurnedAway
 from server.registry import Registry
 from server.release import current
 from server.superlink import Config, SuperLink
@@ -53,10 +54,11 @@ def up(
     ] = False,
 ) -> None:
     """Serve the platforms and run the rounds, in the foreground, until told to stop."""
+    settings = load_home(home)
+    current(home)  # without a release no platform could be asked anything
     logs.to_stderr()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    settings = load_home(home)
     try:
         with alone(home, "server"), ExitStack() as stack:
             serve(settings, stack, once=once)
@@ -66,8 +68,10 @@ def up(
 
 def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
-    home = settings.path
+    home, seen = settings.path, stamp(settings.path)
+    owners_alone(home)
     audit = AuditLog(home / "audit.jsonl")
+    runs = Runs(audit)
     health = Health(role="server", state="starting", round=-1)
     link = superlink_of(settings, audit)
     stack.enter_context(served(settings.health, health))
@@ -81,20 +85,22 @@ def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
     pause = FIRST
     while True:
         try:
+            if (now := stamp(home)) != seen:
+                settings, seen, pause = load_home(home), now, FIRST
             if rounds_left(settings):
-                run(settings, link, audit, health)
+                run(settings, link, runs, health)
             if once:
                 return
             health.say(state="all rounds are recorded")
-            changed(settings)
-            settings, pause = load_home(home), FIRST
+            pause = FIRST
+            changed(home, seen)
         except Exception as fault:  # whatever a run dies of, the platforms are served on
             ours = isinstance(fault, AtollError)
             log.error("%s; again in %.0f s", fault, pause, exc_info=not ours)
             said = str(fault) if ours else type(fault).__name__
             health.say(state=said)
             with suppress(AtollError):  # a full disk may be what it died of
-                audit.add("run ended", why=said)
+                runs.ended(said)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST)
 
@@ -122,12 +128,50 @@ def superlink_of(settings: ServerHome, audit: AuditLog) -> SuperLink:
         database=home / "superlink.sqlite",
         credentials=lambda: authority.credentials(home),
         name_of=name_of,
-        refused=lambda call: log.warning("turned away at %s: not enrolled, or evicted", call),
+        whose=enrolment.whose,
+        refused=TurnedAway(enrolment, audit),
         handlers=[service],
     )
 
 
-def run(settings: ServerHome, link: SuperLink, audit: AuditLog, health: Health) -> None:
+class Runs:
+    """What the audit log is told of runs: an attempt that changes nothing adds no line.
+
+    A run that cannot go on is begun again every few minutes. Of an attempt that comes to the same
+    end without a round, neither beginning nor end is written; of any other, both are.
+    """
+
+    def __init__(self, audit: AuditLog) -> None:
+        self.audit = audit
+        self._begun: dict[str, str] | None = None  # not written yet
+        self._why = ""  # of the last end; "" since the last round
+
+    def begun(self, *, bundle: str, run: str) -> None:
+        """A run begins; it is written at once, unless the last one ended without a round."""
+        self._begun = {"bundle": bundle, "run": run}
+        if not self._why:
+            self._flush()
+
+    def round(self, number: int, told: str) -> None:
+        """A round was recorded."""
+        self._flush()
+        self._why = ""
+        self.audit.add("round", round=number, told=told)
+
+    def ended(self, why: str) -> None:
+        """A run ended otherwise than with its last round, or could not begin."""
+        if why != self._why:
+            self._flush()
+            self.audit.add("run ended", why=why)
+        self._begun, self._why = None, why
+
+    def _flush(self) -> None:
+        if self._begun is not None:
+            self.audit.add("run", **self._begun)
+        self._begun = None
+
+
+def run(settings: ServerHome, link: SuperLink, runs: Runs, health: Health) -> None:
     """One run of the ServerApp, from the last recorded round.
 
     Raises:
@@ -144,9 +188,9 @@ def run(settings: ServerHome, link: SuperLink, audit: AuditLog, health: Health) 
         "signing": str(settings.path / "signing.key"),
     }
     with link.run(bundle, config) as (grid, context):
-        audit.add("run", bundle=bundle.digest, run=str(context.run_id))
+        runs.begun(bundle=bundle.digest, run=str(context.run_id))
         health.say(state="running")
-        watcher = Rounds(audit, health)
+        watcher = Rounds(runs, health)
         log.addHandler(watcher)
         try:
             server_app(grid, context)
@@ -157,16 +201,16 @@ def run(settings: ServerHome, link: SuperLink, audit: AuditLog, health: Health) 
 class Rounds(logging.Handler):
     """Hears the line that `server.rounds.tell` logs of each round; audit and health follow it."""
 
-    def __init__(self, audit: AuditLog, health: Health) -> None:
+    def __init__(self, runs: Runs, health: Health) -> None:
         super().__init__()
-        self.audit, self.health = audit, health
+        self.runs, self.health = runs, health
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a round's line, and no other."""
         number = getattr(record, "round", None)
         if number is not None:
             self.health.say(state="running", round=number)
-            self.audit.add("round", round=number, told=record.getMessage())
+            self.runs.round(number, record.getMessage())
 
 
 def wait_for(count: int, link: SuperLink, health: Health) -> None:
@@ -186,12 +230,23 @@ def rounds_left(settings: ServerHome) -> bool:
     return not done or done[-1] < settings.federation.rounds
 
 
-def changed(settings: ServerHome) -> None:
-    """Return when server.toml was changed; it may ask for more rounds than are recorded."""
-    file = settings.path / "server.toml"
-    seen = file.stat().st_mtime_ns
-    while file.stat().st_mtime_ns == seen:
+def changed(home: Path, seen: int) -> None:
+    """Return when server.toml is another than the one read; it may ask for more rounds.
+
+    Args:
+        home: the server's folder.
+        seen: the stamp of what was read, so that a change made while rounds ran counts too.
+    """
+    while stamp(home) == seen:
         time.sleep(1.0)
+
+
+def stamp(home: Path) -> int:
+    """When server.toml was written last; 0 if it is gone."""
+    try:
+        return (home / "server.toml").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _stop(_number: int, _frame: object) -> None:

@@ -69,6 +69,31 @@ def test_check_tells_what_was_read_and_dropped(
     assert (report["platform"], report["rows"], report["unknown_items"]) == ("shop", 46, 1)
 
 
+def test_check_refuses_a_backbone_that_is_named_and_missing(
+    refused: Refused, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path, backbone=tmp_path / "gone.safetensors")
+    assert "gone.safetensors: no such backbone file; make one" in refused(main, "check", "-p", path)
+
+
+def test_check_reads_tables_before_there_is_a_backbone(
+    typed: Typed, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    path.write_text(path.read_text().replace("[backbone]\npath", "[backbone]\n# path"))
+    assert typed(main, "check", "-p", path)[0] == 0
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_check_refuses_a_lower_bound_above_the_shoppers_in_either_form(
+    form: list[str], refused: Refused, make_platform: Make, tmp_path: Path
+) -> None:
+    plan = "epsilon = 3.0\nshoppers_at_least = 11\nsampling_rate = 0.5\nsteps = 2\nrounds = 2"
+    path = make_platform(tmp_path, privacy=plan)
+    told = refused(main, "check", "-p", path, *form)
+    assert told.startswith("[privacy]: shoppers_at_least 11 is more than there are; set a public")
+
+
 def test_a_slate_as_json_is_the_slate(typed: Typed, shop: Path, opened: Platform) -> None:
     words = ("recommend", "-p", shop, "--history", "shop-03, shop-07", "--count", "4", "--json")
     found = printed(typed, *words)

@@ -4,27 +4,26 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 import typer
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients.commands import doctor
 from clients.commands.join import join
 from server import authority
 from server.enrolment import Enrolment
-from server.enrolment_service import handlers
-from shared import doctor as both
 from shared import terminal
-from shared.audit_log import AuditLog
-from shared.doctor import Check, clock, disk, memory, packages, private
-from shared.signing import signing_key
-from shared.token import Token
+from shared.backbone import BackboneSpec, new_backbone, save_backbone
+from shared.doctor import Check
+
+if TYPE_CHECKING:
+    from tests.clients.conftest import Coordinator
 
 Typed = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Path]
@@ -49,36 +48,12 @@ class Side:
 
 
 @pytest.fixture
-def side(make_platform: Make, typed: Typed, tmp_path: Path) -> Iterator[Side]:
-    home = tmp_path / "server"
-    home.mkdir()
-    authority.create(home, hosts=["127.0.0.1"], name="coordinator")
-    key, audit = signing_key(home / "signing.key"), AuditLog(home / "audit.jsonl")
-    store = Enrolment(home / "platforms.sqlite")
-    server = grpc.server(ThreadPoolExecutor(4))
-    service = handlers(
-        store,
-        key=key,
-        checkpoint=lambda: audit.checkpoint(key),
-        keep=lambda *_: None,
-        ca_bundle=lambda: authority.ca_bundle(home),
-        audit=audit,
-    )
-    server.add_generic_rpc_handlers((service,))
-    secrets = grpc.ssl_server_credentials([authority.credentials(home)])
-    port = server.add_secure_port("127.0.0.1:0", secrets)
-    server.start()
+def side(make_platform: Make, typed: Typed, tmp_path: Path, coordinator: Coordinator) -> Side:
     platform = make_platform(tmp_path / "shop")
-    der = authority.issuer(home).public_bytes(Encoding.DER)
-    token = str(Token(store.invite("shop"), 0, der))
-    address = f"127.0.0.1:{port}"
-    code, out, err = typed(main, "join", token, "--server", address, "-p", platform)
-    assert (code, out.splitlines()[0]) == (0, f"shop has joined {address}"), err
-    joined = tmp_path / "shop" / "shop.atoll"
-    free = (joined / "client.toml").read_text().replace(":9094", ":0")
-    (joined / "client.toml").write_text(free)  # others may test on this machine
-    yield Side(platform, joined, home, server)
-    server.stop(0).wait()
+    words = ("--server", coordinator.server, "-p", platform, "--health", "127.0.0.1:0")
+    code, out, err = typed(main, "join", str(coordinator.token()), *words)
+    assert (code, out.splitlines()[0]) == (0, f"shop has joined {coordinator.server}"), err
+    return Side(platform, tmp_path / "shop" / "shop.atoll", coordinator.home, coordinator.port)
 
 
 def found(side: Side, *, off: float = 0.0) -> dict[str, Check]:
@@ -91,6 +66,23 @@ def found(side: Side, *, off: float = 0.0) -> dict[str, Check]:
     return listed
 
 
+def checked(platform: Path) -> dict[str, Check]:
+    """Every check of a platform that has not joined, by its name."""
+    return {it.name: it for it in doctor.checks(platform, None, now=time.time)}
+
+
+def plan(*, shoppers_at_least: int) -> str:
+    return (
+        f"epsilon = 3.0\nshoppers_at_least = {shoppers_at_least}\nsampling_rate = 0.5\n"
+        "steps = 2\nrounds = 2"
+    )
+
+
+def without_privacy(platform: Path) -> None:
+    head, _, rest = platform.read_text().partition("[privacy]")
+    platform.write_text(head + "[evaluation]" + rest.partition("[evaluation]")[2])
+
+
 def wrong(side: Side, *, off: float = 0.0) -> set[str]:
     return {it.name for it in found(side, off=off).values() if it.ok is False}
 
@@ -100,9 +92,9 @@ def test_a_platform_that_has_joined_is_ready(side: Side) -> None:
     told = found(side)
     assert [it.line() for it in told.values() if it.ok is False] == []
     assert set(told) == {
-        *("platform file", "tables", "backbone", "ledger", "membership", "keys", "node key"),
-        *("audit log", "health", "trust", "reach", "certificate", "clock", "coordinator"),
-        "versions",
+        *("platform file", "tables", "backbone", "privacy", "ledger", "membership", "keys"),
+        *("node key", "audit log", "health", "trust", "reach", "certificate", "clock"),
+        *("coordinator", "versions"),
     }
     assert told["coordinator"].told == "shop is admitted"
     assert "trusted, TLSv1." in told["certificate"].told
@@ -178,15 +170,74 @@ def test_a_file_that_is_gone_is_told(name: str, check: str, side: Side) -> None:
     assert check in wrong(side)
 
 
+def test_a_lower_bound_above_the_shoppers_of_the_table_is_told(
+    make_platform: Make, tmp_path: Path
+) -> None:
+    platform = make_platform(tmp_path, privacy=plan(shoppers_at_least=10))
+    assert checked(platform)["privacy"].ok is True
+    platform.write_text(platform.read_text().replace("at_least = 10", "at_least = 11"))
+    told = checked(platform)
+    assert told["tables"].told == "45 events of 10 shoppers, 16 items"
+    assert told["privacy"].line() == (
+        "✗ privacy: [privacy]: shoppers_at_least 11 is more than there are;"
+        " set a public lower bound that holds"
+    )
+    (tmp_path / "items.tsv").unlink()  # then nothing is known of the bound
+    assert (checked(platform)["tables"].ok, checked(platform)["privacy"].ok) == (False, None)
+
+
+def test_a_platform_without_privacy_section_is_told_to_write_one(
+    make_platform: Make, tmp_path: Path
+) -> None:
+    platform = make_platform(tmp_path)
+    assert checked(platform)["privacy"].ok is None  # unprotected: it is said, and no fault
+    without_privacy(platform)
+    told = checked(platform)["privacy"]
+    assert (told.ok, "trains for nobody" in told.told) == (False, True)
+    assert told.todo == "write one, or for public rows one of unprotected = true"
+
+
+def test_a_backbone_that_is_gone_or_of_another_encoder_is_told(
+    make_platform: Make, tmp_path: Path, backbone: Path
+) -> None:
+    platform = make_platform(tmp_path)
+    other = BackboneSpec(encoder="another", text_width=16, width=8, heads=2, rank=2, out_rank=4)
+    save_backbone(new_backbone(other, seed=0), tmp_path / "other.safetensors")
+    text = platform.read_text()
+    for name, why in (("gone", "no such backbone file"), ("other", "was made for another text")):
+        path = tmp_path / f"{name}.safetensors"
+        platform.write_text(text.replace(str(backbone), str(path)))
+        told = checked(platform)["backbone"]
+        assert (told.ok, why in told.told, bool(told.todo)) == (False, True, True)
+
+
 def test_a_ledger_that_is_damaged_is_told(make_platform: Make, tmp_path: Path) -> None:
-    plan = "epsilon = 3.0\nshoppers_at_least = 8\nsampling_rate = 0.5\nsteps = 2\nrounds = 2"
-    platform = make_platform(tmp_path, privacy=plan)
+    platform = make_platform(tmp_path, privacy=plan(shoppers_at_least=8))
     assert {it.name: it.told for it in doctor.checks(platform, None, now=time.time)}["ledger"] == (
         "0 entries, verified"
     )
     (tmp_path / "shop.ledger").write_bytes(b"nonsense" * 200)
     listed = {it.name: it for it in doctor.checks(platform, None, now=time.time)}
     assert (listed["ledger"].ok, "is damaged" in listed["ledger"].told) == (False, True)
+
+
+def test_a_name_that_does_not_resolve_is_no_such_host(side: Side) -> None:
+    text = (side.home / "client.toml").read_text().splitlines()[1:]
+    for host in (".".join(["x" * 60] * 5), "y" * 70):  # too long: no name server is asked
+        (side.home / "client.toml").write_text("\n".join([f'server = "{host}:9092"', *text]))
+        told = found(side)["reach"]
+        assert told.told == f"{host}:9092: no such host"
+        assert told.todo.startswith("check the name")
+
+
+def test_a_health_port_that_is_taken_names_the_key_to_change(side: Side) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        file = side.home / "client.toml"
+        port = taken.getsockname()[1]
+        file.write_text(file.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"'))
+        told = found(side)["health"]
+    assert told.ok is False
+    assert told.todo.startswith(f"set health in {file} to another HOST:PORT")
 
 
 def test_tables_that_are_gone_are_told(side: Side) -> None:
@@ -210,42 +261,3 @@ def test_each_check_is_one_line_and_a_wrong_one_exit_code_2(typed: Typed, side: 
     code, out, _ = typed(main, "doctor", "-p", side.platform, "--json")
     assert code == 2
     assert {it["name"]: it["ok"] for it in json.loads(out)}["keys"] is False
-
-
-def test_packages_are_compared_with_their_pins() -> None:
-    assert packages(["numpy>=1", "pytest", "none-such; extra == 'ray'"]) == Check(
-        "packages", True, "2 as pinned"
-    )
-    told = packages(["numpy==0.1", "no-such-package>=2"])
-    assert told.ok is False
-    assert "numpy is" in told.told
-    assert "no-such-package is missing" in told.told
-    assert both.python().ok is True
-
-
-def test_a_full_disk_and_a_full_memory_are_told(tmp_path: Path) -> None:
-    assert disk(tmp_path / "not" / "yet", least=0).ok is True
-    assert disk(tmp_path, least=2**80).ok is False
-    source = tmp_path / "meminfo"
-    source.write_text("MemTotal: 9 kB\nMemAvailable:    1048576 kB\n")
-    assert memory(source=source).told == "1.0 GiB available"
-    assert memory(source=source).ok is False
-    assert memory(source=tmp_path / "none").ok is None
-
-
-def test_clocks_and_keys(tmp_path: Path) -> None:
-    assert [clock(theirs=0.0, mine=off).ok for off in (1.0, -4.0, 30.0, -61.0)] == [
-        *(True, True),
-        None,
-        False,
-    ]
-    assert private(tmp_path, ["a"]).told == "a is missing"
-
-
-def test_a_port_is_not_taken_by_looking() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert both.port("port", address, ours=False).ok is False
-    assert both.port("port", address, ours=False).ok is True
-    assert both.port("port", "nonsense:x", ours=False).ok is False
-    assert both.port("port", "", ours=False).ok is None

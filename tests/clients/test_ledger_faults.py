@@ -180,6 +180,12 @@ def test_a_full_disk_is_told_and_loses_nothing(policy: Policy, tmp_path: Path, r
         spend(ledger, 2000)
 
 
+def test_nobody_but_its_owner_may_read_a_head_file_even_after_a_crash(policy: Policy) -> None:
+    policy.head.with_name(f".{policy.head.name}.part").touch(mode=0o644)  # of the crash
+    Ledger.open(policy, noise="secure").close()
+    assert policy.head.stat().st_mode & 0o777 == 0o600
+
+
 def test_after_a_failed_write_a_ledger_is_to_be_opened_again(used: Policy) -> None:
     head = used.head.read_bytes()
     with Ledger.open(used, noise="secure") as ledger:

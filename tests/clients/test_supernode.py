@@ -6,9 +6,11 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.approvals import Approvals
@@ -18,7 +20,7 @@ from shared.audit_log import AuditLog, entries
 from shared.bundle import PROJECT, Bundle, pack
 from shared.health import Health
 from shared.wire import Refusal
-from simulations.lagoon import Lagoon, ask
+from simulations.lagoon import Lagoon, ask, echo, here
 
 CONTENT = pack({PROJECT: b"[project]\n", "clients/app.py": b"open('/tmp/never', 'w')\n"})
 OFFERED = Bundle(CONTENT, hashlib.sha256(CONTENT).hexdigest(), "1")
@@ -85,6 +87,59 @@ def test_code_that_was_rejected_is_answered_so_and_not_fetched_again(
     assert reply.error.code == Refusal.UNAPPROVED
     assert node.approvals.standing(OFFERED.digest) == "rejected"
     assert "bundle arrived" not in [entry.event for entry in entries(tmp_path / "audit.jsonl")]
+
+
+def test_a_node_without_work_ends_at_once_when_it_is_told_to(
+    lagoon: Lagoon, node: SuperNode
+) -> None:
+    says(node, connected)
+    time.sleep(0.5)  # its question is held by now, for 20 s
+    began = time.monotonic()
+    node.stop.set()
+    here(lagoon)  # it has said good-bye
+    says(node, lambda state: state == "stopping")
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_request_that_has_come_as_a_question_is_given_up_is_returned(lagoon: Lagoon) -> None:
+    with (
+        linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as link,
+        lagoon.link.run(OFFERED, {}) as (grid, _context),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asking: list[Future[list[Message]]] = []
+
+        def over() -> bool:
+            if not asking:  # while the question is held
+                asking.append(pool.submit(ask, grid))
+                time.sleep(1.0)  # by now it is answered
+            return True
+
+        message = link.receive(over)
+        assert message is not None
+        echo(link, message)
+        assert len(asking[0].result(20)) == 1
+
+
+def test_a_request_that_comes_as_a_question_is_given_up_is_asked_again(lagoon: Lagoon) -> None:
+    with lagoon.link.run(OFFERED, {}) as (grid, _context), ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            asking: list[Future[list[Message]]] = []
+
+            def over(asking: list[Future[list[Message]]] = asking) -> bool:
+                rung = grid.counter.asked.count()
+                asking.append(pool.submit(ask, grid))
+                grid.counter.asked.wait(rung, 10)  # it is at the server, on its way or not
+                return True
+
+            with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as link:
+                if (message := link.receive(over)) is not None:
+                    echo(link, message)
+            with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as link:
+                while not asking[0].done():
+                    if (message := link.receive(asking[0].done)) is not None:
+                        echo(link, message)
+            assert len(asking[0].result(1)) == 1
 
 
 def test_a_server_that_goes_and_comes_back_is_found_again(lagoon: Lagoon, node: SuperNode) -> None:

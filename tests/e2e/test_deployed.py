@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def deployment(trio: dict[str, Path], backbone: Path, tmp_path: Path) -> Iterato
     made = Deployment(tmp_path, backbone, files, FEDERATION)
     yield made
     made.stop()
+
+
+def test_a_client_without_work_ends_within_seconds_of_being_told_to(
+    deployment: Deployment,
+) -> None:
+    deployment.found()
+    deployment.server().ready()  # it waits for two more
+    deployment.join("kiosk")
+    client = deployment.client("kiosk").ready()
+    time.sleep(1.0)  # its question is held by now, for 20 s
+    began = time.monotonic()
+    assert client.stop() == 0
+    assert time.monotonic() - began < 5.0
 
 
 def test_three_daemons_reach_the_adapter_that_the_harness_reaches(

@@ -110,6 +110,23 @@ def test_checkpoints_that_this_side_never_signed_are_refused(
 
 
 @BOTH
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\x00", b"[platform]\n", b"a,b\n", b"1\n"])
+def test_what_is_no_export_of_checkpoints_is_one_line(
+    content: bytes, main: Main, refused: Refused, home: Path, tmp_path: Path
+) -> None:
+    known = tmp_path / "known"
+    known.write_bytes(content)
+    told = refused(main, "verify", "--home", home, "--known", known)
+    assert told == (
+        f"{known}: is no export of checkpoints: line 1 is no checkpoint;"
+        " give the file that the other side wrote with `audit held --out`"
+    )
+    for other in (home / "audit.jsonl", home, tmp_path / "none"):
+        told = refused(main, "verify", "--home", home, "--known", other)
+        assert told.startswith(f"{other}: is no export of checkpoints: ")
+
+
+@BOTH
 def test_a_home_without_a_log_is_one_line(main: Main, refused: Refused, tmp_path: Path) -> None:
     assert "has no audit log" in refused(main, "verify", "--home", tmp_path)
     assert "cannot be read" in refused(main, "show", "--home", tmp_path)

@@ -138,6 +138,9 @@ class Nodes:
     def present(self) -> Sequence[int]:
         return list(self.names)
 
+    def called(self, node: int) -> str | None:
+        return None
+
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterator[tuple[int, Content | ReplyError]]:

@@ -4,50 +4,18 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.enrolment import Enrolment
-from shared import enrolment as wire
-from shared.enrolment import JoinRequest, join_request
+from shared.enrolment import JoinRequest
 from shared.errors import ConfigError, IdentityError
 from shared.signing import public_of
 
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Keys:
-    """What a platform makes before it joins."""
-
-    node: ec.EllipticCurvePrivateKey = field(
-        default_factory=lambda: ec.generate_private_key(ec.SECP384R1())
-    )
-    signing: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-
-    def request(self, secret: bytes, name: str = "shop") -> JoinRequest:
-        return join_request(secret, name=name, node=self.node, signing=self.signing)
-
-    @property
-    def node_key(self) -> bytes:
-        return wire.node_public(self.node.public_key())
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+if TYPE_CHECKING:
+    from tests.server.conftest import Clock, MakeKeys
 
 
 @pytest.fixture
@@ -59,44 +27,48 @@ def listed(store: Enrolment) -> list[tuple[str, bool]]:
     return [(it.name, it.evicted is None) for it in store.platforms()]
 
 
-def test_a_token_admits_one_platform_once(store: Enrolment) -> None:
-    secret, keys = store.invite("shop"), Keys()
+def test_a_token_admits_one_platform_once(store: Enrolment, make_keys: MakeKeys) -> None:
+    secret, keys = store.invite("shop"), make_keys()
     store.admit(keys.request(secret))
     found = store.admitted(keys.node_key)
     assert found is not None
     assert (found.name, found.signing_key) == ("shop", public_of(keys.signing))
     assert store.named("shop") == found
-    for again in (keys, Keys()):
+    for again in (keys, make_keys()):
         with pytest.raises(IdentityError, match="the token was used already"):
             store.admit(again.request(secret))
     assert listed(store) == [("shop", True)]
 
 
-def test_an_expired_foreign_or_replaced_token_admits_nobody(store: Enrolment, clock: Clock) -> None:
+def test_an_expired_foreign_or_replaced_token_admits_nobody(
+    store: Enrolment, clock: Clock, make_keys: MakeKeys
+) -> None:
     first = store.invite("shop")
     second = store.invite("shop")
     for secret in (first, bytes(16)):
         with pytest.raises(IdentityError, match="the token is unknown"):
-            store.admit(Keys().request(secret))
+            store.admit(make_keys().request(secret))
     with pytest.raises(IdentityError, match="not for a platform named 'other'"):
-        store.admit(Keys().request(second, "other"))
+        store.admit(make_keys().request(second, "other"))
     clock.now += 600
     with pytest.raises(IdentityError, match="the token has expired"):
-        store.admit(Keys().request(second))
+        store.admit(make_keys().request(second))
     assert listed(store) == []
 
 
-def test_a_refused_join_leaves_the_token_good(store: Enrolment) -> None:
-    secret, keys = store.invite("shop"), Keys()
-    other = Keys().request(secret)
+def test_a_refused_join_leaves_the_token_good(store: Enrolment, make_keys: MakeKeys) -> None:
+    secret, keys = store.invite("shop"), make_keys()
+    other = make_keys().request(secret)
     false = keys.request(secret).model_copy(update={"node_proof": other.node_proof})
     with pytest.raises(IdentityError, match="proof of the node key"):
         store.admit(false)
     store.admit(keys.request(secret))
 
 
-def test_a_name_that_is_taken_is_invited_again_only_after_eviction(store: Enrolment) -> None:
-    old, new = Keys(), Keys()
+def test_a_name_that_is_taken_is_invited_again_only_after_eviction(
+    store: Enrolment, make_keys: MakeKeys
+) -> None:
+    old, new = make_keys(), make_keys()
     store.admit(old.request(store.invite("shop")))
     with pytest.raises(IdentityError, match="'shop' is admitted already"):
         store.invite("shop")
@@ -134,9 +106,9 @@ def test_no_secret_is_on_the_disk_and_the_store_is_the_owners_alone(
 
 
 def test_an_eviction_holds_at_once_in_every_process_and_thread(
-    store: Enrolment, tmp_path: Path
+    store: Enrolment, tmp_path: Path, make_keys: MakeKeys
 ) -> None:
-    keys = Keys()
+    keys = make_keys()
     store.admit(keys.request(store.invite("shop")))
     other = Enrolment(tmp_path / "platforms.sqlite")
     assert other.admitted(keys.node_key) is not None
@@ -149,13 +121,26 @@ def test_an_eviction_holds_at_once_in_every_process_and_thread(
         other.evict("shop")
 
 
-def test_two_that_race_for_a_token_are_one_platform(store: Enrolment, tmp_path: Path) -> None:
+def test_a_key_has_an_owner_also_after_its_eviction(store: Enrolment, make_keys: MakeKeys) -> None:
+    keys, other = make_keys(), make_keys()
+    store.admit(keys.request(store.invite("shop")))
+    assert store.whose(keys.node_key) == "shop"
+    store.evict("shop")
+    store.admit(other.request(store.invite("shop")))
+    assert store.whose(keys.node_key) == "evicted shop"
+    assert store.whose(other.node_key) == "shop"
+    assert store.whose(b"nobody's") is None
+
+
+def test_two_that_race_for_a_token_are_one_platform(
+    store: Enrolment, tmp_path: Path, clock: Clock, make_keys: MakeKeys
+) -> None:
     both = 8
     start = threading.Barrier(both)
     secret = store.invite("shop")
 
     def race(request: JoinRequest) -> bool:
-        own = Enrolment(tmp_path / "platforms.sqlite", clock=Clock())
+        own = Enrolment(tmp_path / "platforms.sqlite", clock=clock)
         start.wait()
         try:
             own.admit(request)
@@ -163,14 +148,14 @@ def test_two_that_race_for_a_token_are_one_platform(store: Enrolment, tmp_path: 
             return False
         return True
 
-    requests = [Keys().request(secret) for _ in range(both)]
+    requests = [make_keys().request(secret) for _ in range(both)]
     with ThreadPoolExecutor(both) as pool:
         assert sum(pool.map(race, requests)) == 1
     assert listed(store) == [("shop", True)]
 
 
-def test_a_look_is_quick(store: Enrolment) -> None:
-    keys = Keys()
+def test_a_look_is_quick(store: Enrolment, make_keys: MakeKeys) -> None:
+    keys = make_keys()
     store.admit(keys.request(store.invite("shop")))
     began = time.perf_counter()
     for _ in range(1000):

@@ -75,19 +75,24 @@ def test_every_key_of_a_federation_is_in_the_file_at_its_default(home: Path) -> 
     assert load_home(home).platforms == 2
 
 
-@pytest.mark.parametrize("there", ["server.toml", "notes.txt"])
-def test_init_leaves_a_full_home_alone(
-    there: str, refused: Refused, backbone: Path, tmp_path: Path
-) -> None:
+def test_init_leaves_a_full_folder_alone(refused: Refused, backbone: Path, tmp_path: Path) -> None:
     home = tmp_path / "h"
     home.mkdir()
-    (home / there).write_text("precious")
+    (home / "notes.txt").write_text("precious")
     line = refused(main, "init", "--home", home, "--host", "a", "--backbone", backbone)
     assert line == f"{home}: is not empty; name a folder that is not there yet"
 
 
-def test_init_twice_is_refused(home: Path, refused: Refused, backbone: Path) -> None:
-    refused(main, "init", "--home", home, "--host", "a", "--backbone", backbone)
+@pytest.mark.parametrize("there", [True, False])
+def test_init_on_a_home_says_so_and_changes_nothing(
+    there: bool, home: Path, refused: Refused, backbone: Path
+) -> None:
+    file = backbone if there else backbone.with_name("gone.safetensors")
+    line = refused(main, "init", "--home", home, "--host", "a", "--backbone", file)
+    assert line == (
+        f"{home}: is a coordinator's home already, and stays as it is;"
+        " go on with it, or name another --home"
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,8 @@ def test_invite_prints_the_token_and_nothing_else(typed: Typed, home: Path) -> N
     assert out.strip() == str(token)
     assert authorities(token.roots) == [authority.issuer(home)]
     assert out.strip() not in err
-    assert "atoll-client join TOKEN --server localhost:9092" in err
+    next_step = "atoll-client join TOKEN --server localhost:9092 -p shop.toml"
+    assert err.splitlines()[-1] == next_step
     store = Enrolment(home / "platforms.sqlite")
     node, signing = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
     store.admit(join_request(token.secret, name="shop", node=node, signing=signing))
@@ -137,8 +143,21 @@ def test_platforms_are_listed_with_what_they_trust(typed: Typed, home: Path) -> 
     assert shop["node_key"].startswith("-----BEGIN PUBLIC KEY-----")
     code, table, _ = typed(main, "platforms", "--home", home)
     assert code == 0
-    assert "shop" in table
-    assert "evicted" in table
+    heading, *rows = table.splitlines()
+    assert heading.split("  ")[0] == "platform"
+    assert [row.split()[:2] for row in rows] == [["shop", "admitted"], ["kiosk", "evicted"]]
+    assert [row.split()[-1] for row in rows] == [shop["signing_key"], kiosk["signing_key"]]
+
+
+@pytest.mark.parametrize("width", [40, 68, 80, 120, 200, None])
+def test_no_terminal_is_too_narrow_for_a_key_or_a_date(width: int | None) -> None:
+    row = ["boutique", "admitted", "2026-01-31 12:00 UTC", "never", "not yet", "a" * 64]
+    lines = enrolment.listed([row, row], width=width)
+    for fact in row:
+        assert sum(fact in line for line in lines) == 2
+    wide = width is None or width >= 145
+    assert len(lines) == (3 if wide else 12)
+    assert wide or max(map(len, lines)) <= max(width or 0, 2 + len("signing key ") + 64)
 
 
 def test_whom_nobody_admitted_nobody_evicts(refused: Refused, home: Path) -> None:

@@ -3,13 +3,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from server import authority
@@ -19,43 +18,14 @@ from shared import enrolment as wire
 from shared.audit_log import AuditLog, entries
 from shared.channel import ask
 from shared.checkpoints import Checkpoint, Checkpoints
-from shared.enrolment import CheckpointReply, JoinRequest, join_request, packed
+from shared.enrolment import CheckpointReply, packed
 from shared.errors import AtollError, IdentityError
 from shared.signing import public_of, signing_key
 from shared.token import Token
 from shared.trust import fingerprint
 
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Keys:
-    """What a platform makes before it joins."""
-
-    node: ec.EllipticCurvePrivateKey = field(
-        default_factory=lambda: ec.generate_private_key(ec.SECP384R1())
-    )
-    signing: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-
-    def request(self, secret: bytes, name: str = "shop") -> JoinRequest:
-        return join_request(secret, name=name, node=self.node, signing=self.signing)
-
-    @property
-    def node_key(self) -> bytes:
-        return wire.node_public(self.node.public_key())
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+if TYPE_CHECKING:
+    from tests.server.conftest import Clock, Keys, MakeKeys
 
 
 @dataclass
@@ -123,8 +93,8 @@ def port(tmp_path: Path, clock: Clock) -> Iterator[Port]:
     server.stop(0).wait()
 
 
-def test_a_platform_joins_and_is_told_whom_it_joined(port: Port) -> None:
-    keys = Keys()
+def test_a_platform_joins_and_is_told_whom_it_joined(port: Port, make_keys: MakeKeys) -> None:
+    keys = make_keys()
     reply = port.joined(keys)
     assert reply.coordinator == public_of(signing_key(port.home / "signing.key"))
     assert reply.ca.encode() == port.roots
@@ -132,10 +102,10 @@ def test_a_platform_joins_and_is_told_whom_it_joined(port: Port) -> None:
     assert port.events() == ["joined"]
 
 
-def test_a_refusal_crosses_as_one_line_without_a_path(port: Port) -> None:
+def test_a_refusal_crosses_as_one_line_without_a_path(port: Port, make_keys: MakeKeys) -> None:
     token = port.token()
     with pytest.raises(IdentityError) as told:
-        wire.join(port.address, token, Keys().request(bytes(16)))
+        wire.join(port.address, token, make_keys().request(bytes(16)))
     assert str(told.value) == (
         f"{port.address}: the token is unknown, or a newer one has taken its place;"
         " ask the coordinator for a new one"
@@ -144,34 +114,52 @@ def test_a_refusal_crosses_as_one_line_without_a_path(port: Port) -> None:
     assert port.events() == ["join refused"]
 
 
-def test_a_fault_of_the_coordinator_crosses_without_its_cause(port: Port) -> None:
+def test_a_fault_of_the_coordinator_crosses_without_its_cause(
+    port: Port, make_keys: MakeKeys
+) -> None:
     token = port.token()
     (port.home / "ca.pem").rename(port.home / "gone")
     with pytest.raises(IdentityError) as told:
-        wire.join(port.address, token, Keys().request(token.secret))
+        wire.join(port.address, token, make_keys().request(token.secret))
     assert str(port.home) not in str(told.value)
     assert "the coordinator cannot answer" in str(told.value)
     assert port.store.platforms() == []
 
 
-def test_nobody_is_in_of_whom_the_audit_log_does_not_tell(port: Port) -> None:
+def test_nobody_is_in_of_whom_the_audit_log_does_not_tell(port: Port, make_keys: MakeKeys) -> None:
     (port.home / "audit.jsonl").mkdir()
     token = port.token()
     with pytest.raises(IdentityError, match="cannot"):
-        wire.join(port.address, token, Keys().request(token.secret))
+        wire.join(port.address, token, make_keys().request(token.secret))
     assert port.store.named("shop") is None
 
 
-def test_after_many_wrong_tokens_a_minute_passes_before_any_other(port: Port) -> None:
-    token, keys = port.token(), Keys()
+def test_after_many_wrong_tokens_a_minute_passes_before_any_other(
+    port: Port, make_keys: MakeKeys
+) -> None:
+    token, keys = port.token(), make_keys()
     for _ in range(FAILURES):
         with pytest.raises(IdentityError, match="the token is unknown"):
             wire.join(port.address, token, keys.request(bytes(16)))
     with pytest.raises(IdentityError, match="too many joins failed; try again in a minute"):
         wire.join(port.address, token, keys.request(token.secret))
-    assert len(port.events()) == FAILURES
     port.clock.now += 60
     wire.join(port.address, token, keys.request(token.secret))
+
+
+def test_one_who_tries_wrong_tokens_for_hours_adds_a_line_an_hour(
+    port: Port, make_keys: MakeKeys
+) -> None:
+    keys, hours = make_keys(), 3
+    token = port.token(seconds=hours * 3600)
+    for _ in range(hours):
+        for _ in range(5):
+            with pytest.raises(IdentityError, match="the token is unknown"):
+                wire.join(port.address, token, keys.request(bytes(16)))
+        port.clock.now += 3600
+    told = [it.fields["why"] for it in entries(port.home / "audit.jsonl")]
+    assert len(told) == hours
+    assert str(told[-1]).endswith("; 4 times more in the hour before")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1]", b'{"token": 1}'])
@@ -182,8 +170,10 @@ def test_nonsense_is_refused_in_one_line(method: str, content: bytes, port: Port
     assert port.store.platforms() == []
 
 
-def test_both_sides_hold_what_the_others_log_stood_at(port: Port, tmp_path: Path) -> None:
-    keys = Keys()
+def test_both_sides_hold_what_the_others_log_stood_at(
+    port: Port, tmp_path: Path, make_keys: MakeKeys
+) -> None:
+    keys = make_keys()
     reply = port.joined(keys)
     own = AuditLog(tmp_path / "audit.jsonl", clock=port.clock)
     own.add("joined")
@@ -196,8 +186,10 @@ def test_both_sides_hold_what_the_others_log_stood_at(port: Port, tmp_path: Path
     assert (member.last_seen, member.ca_seen) == (port.clock.now, "7" * 64)
 
 
-def test_a_log_that_went_back_is_told_to_its_owner(port: Port, tmp_path: Path) -> None:
-    keys = Keys()
+def test_a_log_that_went_back_is_told_to_its_owner(
+    port: Port, tmp_path: Path, make_keys: MakeKeys
+) -> None:
+    keys = make_keys()
     port.joined(keys)
     own = AuditLog(tmp_path / "audit.jsonl", clock=port.clock)
     own.add("one")
@@ -211,8 +203,10 @@ def test_a_log_that_went_back_is_told_to_its_owner(port: Port, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("off", "told"), [(61.0, "61 s ahead of"), (-75.0, "75 s behind"), (1e300, " s ahead of")]
 )
-def test_a_clock_that_is_off_is_refused_with_how_much(off: float, told: str, port: Port) -> None:
-    keys = Keys()
+def test_a_clock_that_is_off_is_refused_with_how_much(
+    off: float, told: str, port: Port, make_keys: MakeKeys
+) -> None:
+    keys = make_keys()
     port.joined(keys)
     with pytest.raises(
         IdentityError, match=rf"clock is .*{told} the coordinator's, more than 60 s"
@@ -221,21 +215,23 @@ def test_a_clock_that_is_off_is_refused_with_how_much(off: float, told: str, por
     port.exchange(keys, None, off=59.0)
 
 
-def test_a_checkpoint_needs_the_key_of_an_admitted_platform(port: Port) -> None:
-    keys = Keys()
+def test_a_checkpoint_needs_the_key_of_an_admitted_platform(
+    port: Port, make_keys: MakeKeys
+) -> None:
+    keys = make_keys()
     with pytest.raises(IdentityError, match="no platform 'shop' is enrolled here"):
         port.exchange(keys, None)
     port.joined(keys)
     with pytest.raises(IdentityError, match="the exchange signature does not hold"):
-        port.exchange(Keys(), None)
+        port.exchange(make_keys(), None)
     port.exchange(keys, None)
     port.store.evict("shop")
     with pytest.raises(IdentityError, match="or it was evicted"):
         port.exchange(keys, None)
 
 
-def test_a_request_that_was_changed_on_the_way_is_refused(port: Port) -> None:
-    keys = Keys()
+def test_a_request_that_was_changed_on_the_way_is_refused(port: Port, make_keys: MakeKeys) -> None:
+    keys = make_keys()
     port.joined(keys)
     seen: list[bytes] = []
 
@@ -252,14 +248,14 @@ def test_a_request_that_was_changed_on_the_way_is_refused(port: Port) -> None:
 
 
 def test_a_certificate_of_another_ca_is_refused_before_anything_is_sent(
-    port: Port, tmp_path: Path
+    port: Port, tmp_path: Path, make_keys: MakeKeys
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
     authority.create(other, hosts=["127.0.0.1"], name="coordinator")
     foreign = Token(bytes(16), 0, authority.issuer(other).public_bytes(Encoding.DER))
     with pytest.raises(IdentityError, match="is not by the coordinator that is trusted here"):
-        wire.join(port.address, foreign, Keys().request(bytes(16)))
+        wire.join(port.address, foreign, make_keys().request(bytes(16)))
     assert port.events() == []  # it would tell of a token that is unknown
 
 
@@ -274,8 +270,8 @@ def test_nobody_there_is_told(port: Port) -> None:
         wire.hello("127.0.0.1:1", roots=port.roots)
 
 
-def test_a_signed_bundle_is_the_servers_own(port: Port) -> None:
-    keys = Keys()
+def test_a_signed_bundle_is_the_servers_own(port: Port, make_keys: MakeKeys) -> None:
+    keys = make_keys()
     port.joined(keys)
     authority.rotate_ca(port.home)
     reply = port.exchange(keys, None)

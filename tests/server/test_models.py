@@ -14,11 +14,11 @@ from server.aggregate import ServerState
 from server.registry import Registry, RoundReport
 from shared import manifest, signing
 from shared.adapter import Adapter, load_adapter
+from shared.asking import Standing
 from shared.errors import ConfigError, IdentityError, RoundError
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = signing.public_of(KEY)
-ME = {"who": "me", "why": "because"}
 
 
 def state(value: float, version: int) -> ServerState:
@@ -42,7 +42,7 @@ def rounds(registry: Registry) -> list[int]:
 
 
 def promote(registry: Registry, name: str) -> None:
-    models.promote(registry, models.find(registry, name), **ME)
+    models.promote(registry, models.find(registry, name), who="me", why="because")
 
 
 def current(registry: Registry) -> int:
@@ -67,7 +67,7 @@ def test_of_an_adapter_that_no_round_moved_the_last_version_is_meant(registry: R
 
 
 def test_a_round_means_that_of_the_last_run(registry: Registry) -> None:
-    registry.begin_run()
+    registry.remember(Standing("another run", {}))
     registry.record(state(9, 0), RoundReport(0))
     assert models.find(registry, "0") == registry.versions()[-1]
     with pytest.raises(RoundError, match="no round 1 is recorded"):
@@ -99,21 +99,21 @@ def test_a_promotion_says_who_when_and_why_and_stays_in_the_history(registry: Re
 def test_rollbacks_go_back_step_by_step_and_are_history_too(registry: Registry) -> None:
     for name in ("0", "1", "2"):
         promote(registry, name)
-    models.roll_back(registry, **ME)
+    models.roll_back(registry, who="me", why="because")
     assert current(registry) == 1
-    models.roll_back(registry, **ME)
+    models.roll_back(registry, who="me", why="because")
     assert current(registry) == 0
     assert rounds(registry) == [0, 1, 2, 1, 0]
     with pytest.raises(RoundError, match="no version was promoted before"):
-        models.roll_back(registry, **ME)
+        models.roll_back(registry, who="me", why="because")
     promote(registry, "2")
-    models.roll_back(registry, **ME)
+    models.roll_back(registry, who="me", why="because")
     assert current(registry) == 0
 
 
 def test_there_is_nothing_to_roll_back_at_first(registry: Registry) -> None:
     with pytest.raises(RoundError, match="no version is promoted; promote"):
-        models.roll_back(registry, **ME)
+        models.roll_back(registry, who="me", why="because")
 
 
 def test_what_is_promoted_already_is_told(registry: Registry) -> None:
@@ -132,7 +132,7 @@ def test_only_what_verifies_is_promoted_rolled_back_to_or_exported(
     version = models.find(registry, "1")
     for go in (
         lambda: promote(registry, "1"),
-        lambda: models.roll_back(registry, **ME),
+        lambda: models.roll_back(registry, who="me", why="because"),
         lambda: models.export(registry, version, tmp_path / "a.safetensors"),
     ):
         with pytest.raises(RoundError, match="round 1 cannot be read"):
@@ -140,7 +140,7 @@ def test_only_what_verifies_is_promoted_rolled_back_to_or_exported(
     assert current(registry) == 0
     other = signing.public_of(Ed25519PrivateKey.generate())
     with pytest.raises(IdentityError):
-        models.promote(registry, models.find(registry, "2"), **ME, public=other)
+        models.promote(registry, models.find(registry, "2"), who="me", why="because", public=other)
 
 
 def test_what_is_exported_passes_where_the_coordinators_key_is_known(

@@ -14,6 +14,7 @@ from server.commands import models
 from server.registry import Registry, RoundReport
 from shared import manifest, signing, terminal
 from shared.adapter import Adapter, load_adapter
+from shared.audit_log import Entry, entries, verify
 
 Typed = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
@@ -59,6 +60,16 @@ def printed(typed: Typed, *words: str | Path) -> Any:
     return json.loads("\n".join(said(typed, *words, "--json")))
 
 
+def because(home: Path) -> tuple[str | Path, ...]:
+    return "--home", home, "--why", "because"
+
+
+def audited(home: Path) -> list[Entry]:
+    """What the coordinator's audit log says."""
+    path = home / "audit.jsonl"
+    return list(entries(path)) if path.exists() else []
+
+
 def title(home: Path, number: int) -> str:
     return f"round {number} ({adapter(home, number)[:16]})"
 
@@ -70,7 +81,7 @@ def adapter(home: Path, number: int) -> str:
 def test_list_shows_participants_validation_mean_and_what_is_promoted(
     typed: Typed, home: Path
 ) -> None:
-    said(typed, "promote", "1", "--home", home)
+    said(typed, "promote", "1", *because(home))
     zero, one, two = said(typed, "list", "--home", home)
     assert zero == f"round 0  {adapter(home, 0)[:16]}  1 participants  signed"
     assert one == (
@@ -80,7 +91,7 @@ def test_list_shows_participants_validation_mean_and_what_is_promoted(
 
 
 def test_list_for_programs_is_json_and_nothing_else(typed: Typed, home: Path) -> None:
-    said(typed, "promote", "2", "--home", home)
+    said(typed, "promote", "2", *because(home))
     told = printed(typed, "list", "--home", home)
     assert [it["round"] for it in told] == [0, 1, 2]
     assert [it["promoted"] for it in told] == [False, False, True]
@@ -118,16 +129,16 @@ def test_show_tells_what_is_damaged(typed: Typed, home: Path) -> None:
 
 def test_promote_and_rollback_say_what_changed(typed: Typed, home: Path) -> None:
     one, two = title(home, 1), title(home, 2)
-    assert said(typed, "promote", "1", "--home", home) == [f"promoted: none -> {one}"]
-    assert said(typed, "promote", "2", "--home", home) == [f"promoted: {one} -> {two}"]
-    assert said(typed, "rollback", "--home", home) == [f"rolled back: {two} -> {one}"]
+    assert said(typed, "promote", "1", *because(home)) == [f"promoted: none -> {one}"]
+    assert said(typed, "promote", "2", *because(home)) == [f"promoted: {one} -> {two}"]
+    assert said(typed, "rollback", *because(home)) == [f"rolled back: {two} -> {one}"]
 
 
 def test_export_writes_the_promoted_version_for_platforms(
     typed: Typed, home: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.safetensors"
-    said(typed, "promote", "1", "--home", home)
+    said(typed, "promote", "1", *because(home))
     lines = said(typed, "export", "--home", home, "--out", out)
     assert lines == [title(home, 1), str(out), str(out.with_suffix(".json"))]
     manifest.check_file(out, signing.public_of(signing.signing_key(home / "signing.key")))
@@ -152,8 +163,10 @@ def test_every_refusal_is_one_line_and_changes_nothing(
     assert refused(main, "show", "9", *at) == (
         f"{database}: no round 9 is recorded; see models list"
     )
-    assert refused(main, "promote", "xyz", *at).startswith("'xyz' names no version; give")
-    assert refused(main, "rollback", *at) == (
+    assert refused(main, "promote", "xyz", *because(home)).startswith(
+        "'xyz' names no version; give"
+    )
+    assert refused(main, "rollback", *because(home)) == (
         f"{database}: no version is promoted; promote the version that you want"
     )
     out = tmp_path / "a.safetensors"
@@ -166,4 +179,68 @@ def test_a_version_that_the_servers_key_did_not_sign_is_not_promoted(
 ) -> None:
     (home / "signing.key").unlink()
     signing.signing_key(home / "signing.key")
-    assert "signature does not hold" in refused(main, "promote", "1", "--home", home)
+    assert "signature does not hold" in refused(main, "promote", "1", *because(home))
+
+
+def test_who_gave_platforms_which_version_and_why_is_in_the_audit_log(
+    typed: Typed, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    said(typed, "promote", "1", "--home", home, "--why", "best on validation")
+    said(typed, "promote", "2", "--home", home, "--why", "better still")
+    said(typed, "rollback", "--home", home, "--why", "worse for two platforms")
+    said(typed, "export", "--home", home, "--out", out)
+    found = audited(home)
+    assert [it.event for it in found] == ["promoted", "promoted", "rolled back", "exported"]
+    assert [it.fields["round"] for it in found] == [1, 2, 1, 1]
+    assert {it.fields["who"] for it in found} == {getpass.getuser()}
+    back, out_again = found[2:]
+    assert back.fields["why"] == "worse for two platforms"
+    assert back.fields["version"] == Registry(home / "run").promotions()[-1].version == 2
+    assert back.fields["adapter"] == out_again.fields["adapter"] == adapter(home, 1)
+    assert out_again.fields["file"] == str(out)
+    verify(home / "audit.jsonl")
+
+
+def test_what_is_refused_or_only_looked_at_is_not_in_the_audit_log(
+    typed: Typed, refused: Refused, home: Path, tmp_path: Path
+) -> None:
+    said(typed, "list", "--home", home)
+    said(typed, "show", "1", "--home", home)
+    refused(main, "rollback", *because(home))
+    refused(main, "export", "--home", home, "--out", tmp_path / "a.safetensors")
+    said(typed, "promote", "1", *because(home))
+    refused(main, "promote", "1", *because(home))
+    assert [it.event for it in audited(home)] == ["promoted"]
+
+
+def test_nothing_is_done_of_which_the_audit_log_cannot_tell(
+    typed: Typed, home: Path, tmp_path: Path
+) -> None:
+    (home / "audit.jsonl").mkdir()
+    out = tmp_path / "a.safetensors"
+    for words in (
+        ("promote", "1", *because(home)),
+        ("export", "1", "--home", home, "--out", out),
+    ):
+        code, _, err = typed(main, *words)
+        assert (code, "audit.jsonl: cannot be written" in err) == (2, True)
+    assert Registry(home / "run").promotions() == []
+    assert not out.exists()
+
+
+def test_a_simulations_run_has_no_audit_log(typed: Typed, folder: Path, tmp_path: Path) -> None:
+    said(typed, "promote", "0", "--folder", folder, "--why", "to try it")
+    said(typed, "export", "--folder", folder, "--out", tmp_path / "a.safetensors")
+    assert list(tmp_path.rglob("audit*")) == []
+
+
+@pytest.mark.parametrize("words", [["promote", "1"], ["rollback"]])
+@pytest.mark.parametrize("why", [[], ["--why", ""], ["--why", " "]])
+def test_no_version_is_given_to_platforms_without_a_reason(
+    words: list[str], why: list[str], refused: Refused, home: Path
+) -> None:
+    assert refused(main, *words, "--home", home, *why) == (
+        "what platforms are given changes for a reason, and none was given;"
+        " say it with --why '…'; it goes into the history"
+    )

@@ -194,6 +194,9 @@ class Three:
     def present(self) -> Sequence[int]:
         return [1, 2, 3]
 
+    def called(self, node: int) -> str | None:
+        return None
+
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterator[tuple[int, Content]]:

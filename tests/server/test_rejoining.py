@@ -37,6 +37,7 @@ class Shop:
     since: int = 0
     until: int = 99
     backbone: str = "backbone"
+    enrolled: str | None = None  # under which name; None where nobody enrols
     greets: Callable[[int], bool] = lambda _round: True
     weight: Callable[[int], float] = lambda _round: 1.0
     stale: bool = False  # answers with the Update of an Adapter of before
@@ -57,6 +58,9 @@ class Harbour:
 
     def present(self) -> Sequence[int]:
         return [node for node, it in self.shops.items() if it.since <= self.round <= it.until]
+
+    def called(self, node: int) -> str | None:
+        return self.shops[node].enrolled
 
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
@@ -151,6 +155,22 @@ def test_a_node_whose_hello_fails_is_asked_less_and_less_often(tmp_path: Path) -
     odd = Shop("odd", backbone="other")
     nodes, _ = run(tmp_path, Shop("a"), mute, odd, rounds=12)
     assert nodes.of(wire.HELLO) == {0: [1, 2, 3], **{number: [2, 3] for number in (1, 3, 6, 11)}}
+
+
+@pytest.mark.parametrize(
+    ("enrolled", "odd", "mute"),
+    [("kiosk", "kiosk (node 2)", "kiosk (node 3)"), (None, "odd (node 2)", "node 3")],
+)
+def test_who_cannot_take_part_is_told_by_name(
+    enrolled: str | None, odd: str, mute: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shops = (
+        Shop("odd", backbone="other", enrolled=enrolled),
+        Shop("mute", greets=lambda _round: False, enrolled=enrolled),
+    )
+    run(tmp_path, Shop("a"), *shops, rounds=1)
+    assert f"{odd} cannot take part: has backbone other" in caplog.text
+    assert f"{mute} did not say who it is" in caplog.text
 
 
 def test_a_node_that_greets_at_last_takes_part(tmp_path: Path) -> None:

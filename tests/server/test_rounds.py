@@ -68,6 +68,9 @@ class Islands:
     def present(self) -> Sequence[int]:
         return list(self.islands)
 
+    def called(self, node: int) -> str | None:
+        return None
+
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterator[tuple[int, Reply]]:

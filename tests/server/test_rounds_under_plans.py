@@ -54,6 +54,9 @@ class Shops:
     def present(self) -> Sequence[int]:
         return list(self.shops)
 
+    def called(self, node: int) -> str | None:
+        return None
+
     def ask(
         self, kind: str, content: Content, nodes: Sequence[int], *, round_: int, timeout: float
     ) -> Iterator[tuple[int, Content | ReplyError]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import Link, linked
 from server import authority
+from server.app import GridNodes
+from server.superlink import SuperLink
 from shared import records, wire
+from shared.enrolment import node_public
 from simulations.lagoon import BUNDLE, Lagoon, ask, content, echo, here
 
 
@@ -67,6 +71,57 @@ def test_an_evicted_platform_is_refused_within_a_second_while_it_waits_for_work(
     assert time.monotonic() - began < 1.0
 
 
+def test_who_is_turned_away_is_told_with_method_address_and_key(tmp_path: Path) -> None:
+    told: list[tuple[str, str, bytes]] = []
+    home = tmp_path / "home"
+    home.mkdir()
+    authority.create(home, hosts=["127.0.0.1"], name="test")
+    link = SuperLink(
+        listen="127.0.0.1:0",
+        database=tmp_path / "superlink.sqlite",
+        credentials=lambda: authority.credentials(home),
+        name_of=lambda _key: None,
+        refused=lambda *what: told.append(what),
+    )
+    link.start()
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    roots = (home / "ca.pem").read_bytes()
+    with (
+        pytest.raises(grpc.RpcError),
+        linked(f"127.0.0.1:{link.port}", roots=roots, key=stranger),
+    ):
+        pass
+    link.stop(0)
+    assert told[0][1:] == ("127.0.0.1", node_public(stranger.public_key()))
+    assert "Node" in told[0][0]
+
+
+def test_the_state_is_its_owners_alone_also_where_an_earlier_one_was_not(tmp_path: Path) -> None:
+    (tmp_path / "superlink.sqlite").touch(mode=0o644)
+    made = Lagoon(tmp_path)
+    files = list(tmp_path.glob("superlink.sqlite*"))
+    assert files
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    made.end()
+
+
+def test_a_node_is_called_by_its_platform_and_by_what_was_evicted(lagoon: Lagoon) -> None:
+    keys = {node_public(key.public_key()): name for name, key in lagoon.keys.items()}
+
+    def whose(key: bytes) -> str:
+        return f"evicted {keys[key]}" if keys[key] in lagoon.evicted else keys[key]
+
+    lagoon.link.whose = whose
+    lagoon.node("a", echo)
+    here(lagoon, "a")
+    with lagoon.link.run(BUNDLE, {}) as (grid, _context):
+        (node,) = grid.get_node_ids()
+        assert GridNodes(grid).called(node) == "a"
+        lagoon.evicted.add("a")
+        assert GridNodes(grid).called(node) == "evicted a"
+        assert GridNodes(grid).called(1) is None
+
+
 def test_an_evicted_platform_is_not_among_those_that_are_asked(lagoon: Lagoon) -> None:
     for name in "ab":
         lagoon.node(name, echo)
@@ -97,10 +152,16 @@ def test_a_node_that_dies_over_a_request_and_comes_back_is_asked_the_same_again(
         died.set()
         raise grpc.RpcError
 
-    lagoon.node("a", dies)
+    dying = lagoon.node("a", dies)
     here(lagoon, "a")
+
+    def comes_back() -> None:
+        died.wait(10)
+        dying.join(10)  # its last call says that it goes
+        lagoon.node("a", echo)
+
     with lagoon.link.run(BUNDLE, {}) as (grid, _number):
-        back = threading.Thread(target=lambda: (died.wait(10), lagoon.node("a", echo)))
+        back = threading.Thread(target=comes_back)
         back.start()
         (reply,) = ask(grid, what=content(7.0))
         back.join()

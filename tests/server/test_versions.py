@@ -15,6 +15,7 @@ from server.aggregate import ServerState
 from server.registry import Registry, RoundReport
 from shared import manifest, signing
 from shared.adapter import Adapter
+from shared.asking import Standing
 from shared.errors import IdentityError, RoundError
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -94,7 +95,8 @@ def test_a_request_is_signed_for_the_run_that_goes_on(tmp_path: Path) -> None:
     public = signing.public_of(KEY)
     first = registry.standing().run
     manifest.check_request(adapter, first, registry.signature(adapter), public)
-    second = registry.begin_run().run
+    second = "another run"
+    registry.remember(Standing(second, {}))
     manifest.check_request(adapter, second, registry.signature(adapter), public)
     with pytest.raises(IdentityError):
         manifest.check_request(adapter, first, registry.signature(adapter), public)
