@@ -20,13 +20,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from clients.memory import Memory, recency_weights
 from shared.catalogue import Catalogue
 from shared.events import Histories
-
-LAST = 5  # events at the end of a context that speak
-DECAY = 0.7  # weight of an event over that of the event after it
-SHRINKAGE = 5.0  # Histories added to an item's count, so that rare pairs do not win by luck
-REACH = 50  # events of a train History that are paired: pairs grow with its square
 
 
 @dataclass(frozen=True)
@@ -82,53 +78,19 @@ class TfIdf:
 
 @dataclass(frozen=True)
 class ItemKnn:
-    """Items that stand in one History with the last events: co-visitation, normed by popularity.
-
-        similar[i, j] = Histories with i and j / (√(n_i + 5) · √(n_j + 5))
-
-    n_i is the number of Histories with item i. Item-based top-N recommendation (Deshpande &
-    Karypis, ACM TOIS 22(1), 2004) with shrinkage in the norm.
+    """Items that stand in one History with the last events; the Memory's co-visitation alone.
 
     Attributes:
-        similar: [N, N] symmetric, one number for each pair that some History holds; no item is its
-            own neighbour.
+        similar: [N, N] as `clients.memory.Memory.similar`.
     """
 
     similar: sparse.csr_array[np.float32, tuple[int, int]]
 
     @classmethod
     def fit(cls, train: Histories, *, items: int) -> Self:
-        """Count each pair once per History, within its last REACH events."""
-        owner, item, _ = _latest(train, REACH)
-        ones = np.ones(len(item), dtype=np.float32)
-        holds = sparse.csr_array((ones, (owner, item)), shape=(len(train), items))  # [S, N]
-        holds.data[:] = 1.0  # an item met twice in a History counts once
-        both = sparse.csr_array(holds.T @ holds)  # [N, N], its diagonal is n
-        norm = (1 / np.sqrt(both.diagonal() + SHRINKAGE)).astype(np.float32)
-        both.setdiag(0)
-        both.eliminate_zeros()
-        scale = sparse.diags_array(norm)
-        return cls(sparse.csr_array(scale @ both @ scale))
+        """Count each pair once per History."""
+        return cls(Memory.of(train, items=items).similar)
 
     def scores(self, contexts: Histories) -> NDArray[np.float32]:
         """[B, N] weighted sum of the last events' rows of `similar`."""
         return (recency_weights(contexts, items=self.similar.shape[0]) @ self.similar).toarray()
-
-
-def recency_weights(
-    contexts: Histories, *, items: int
-) -> sparse.csr_array[np.float32, tuple[int, int]]:
-    """[B, N] DECAY^k at the item of each of the LAST events, k = 0 the latest; repeats add up."""
-    owner, item, age = _latest(contexts, LAST)
-    weights = (DECAY**age).astype(np.float32)
-    return sparse.csr_array((weights, (owner, item)), shape=(len(contexts), items))
-
-
-def _latest(
-    histories: Histories, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """(History, item, events after it) of each of the last `count` events of every History."""
-    owner = np.repeat(np.arange(len(histories)), histories.lengths)
-    age = histories.offsets[1:][owner] - 1 - np.arange(len(histories.items))
-    kept = age < count
-    return owner[kept], histories.items[kept], age[kept]

@@ -2,6 +2,7 @@
 
     popularity, tfidf, itemknn   what a platform has without learning, or from its own counts
     prior                        the backbone untrained
+    memory                       the prior and the platform's own memory, nothing trained
     local                        the adapter trained on the platform's rows alone
     federated                    the rounds of the scenario
     federated ε=8, 3, 1 …        the same under Plans, with simulated noise
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.memory import Memory, Recall
 from clients.platform import Platform
 from server.registry import Registry, RoundReport
 from shared import metrics
@@ -42,6 +44,7 @@ SCORERS = (
     "tfidf",
     "prior",
     "itemknn",
+    "memory",
     "local",
     "federated",
     "personalised",
@@ -186,6 +189,7 @@ def read_test(
         "popularity": Popularity.fit(rows, items=items),
         "tfidf": TfIdf.fit(platform.rows.catalogue),
         "itemknn": ItemKnn.fit(rows, items=items),
+        "memory": remembering(platform),
     }
     scorers: dict[str, Any] = {}
     gains: dict[str, NDArray[np.float64]] = {}
@@ -222,6 +226,17 @@ def read_test(
             ours, theirs, asked.contexts.lengths, resamples=resamples, seed=seed
         )
     return entry
+
+
+def remembering(platform: Platform) -> Recall:
+    """The untrained prior beside the Memory of the platform's train rows."""
+    return Recall(
+        prior=platform.copy().scorer(platform.untrained),
+        memory=Memory.of(
+            platform.rows.histories.without_last(2), items=len(platform.rows.catalogue)
+        ),
+        scale=platform.backbone.spec.prior_scale,
+    )
 
 
 def verdict(

@@ -45,6 +45,7 @@ _SCORERS = {
     "popularity": "items by how many of this platform's shoppers took them; the same for everyone",
     "tfidf": "likeness of item texts, by their words",
     "prior": "the frozen Backbone, untrained: likeness of item texts, by their meaning",
+    "memory": "the prior and what this platform's own rows say of its items, untrained",
     "itemknn": "items that this platform's shoppers took together",
     "local": "an Adapter trained on this platform's rows alone",
     "federated": "one Adapter that all platforms trained together; no rows moved",

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clients.memory import recency_weights
 from shared.catalogue import Catalogue
 from shared.events import Histories, from_lists, question
 from shared.ranking import Scorer, rank
-from simulations.baselines import ItemKnn, Popularity, TfIdf, recency_weights
+from simulations.baselines import ItemKnn, Popularity, TfIdf
 
 SHOP = Catalogue(
     items=("a", "b", "c", "d"),

@@ -62,7 +62,7 @@ def scored(platform: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def test_every_platform_has_all_eight_scorers_in_one_order(done: Comparison) -> None:
-    expected = [*COUNTED, "prior", "itemknn", *LEARNT]
+    expected = [*COUNTED, "prior", "itemknn", "memory", *LEARNT]
     assert done.found["scorers"] == list(SCORERS) == expected
     assert list(done.found["platforms"]) == ["a", "b", "c"]
     for platform in done.found["platforms"].values():
@@ -108,7 +108,7 @@ def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Compari
 
 def test_what_needs_no_training_scores_the_same_without_any(done: Comparison) -> None:
     found = compare_untrained(done.scenario, done.ready.platforms, seed=0)
-    assert found["scorers"] == [*COUNTED, "prior", "itemknn"]
+    assert found["scorers"] == [*COUNTED, "prior", "itemknn", "memory"]
     assert found["rounds"] == []
     for name, platform in found["platforms"].items():
         whole = done.found["platforms"][name]["scorers"]

@@ -13,7 +13,7 @@ from simulations.cli import main
 Typed = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
 Make = Callable[..., Path]
-SCORERS = ["popularity", "tfidf", "prior", "itemknn"]
+SCORERS = ["popularity", "tfidf", "prior", "itemknn", "memory"]
 SCORERS += ["local", "federated", "personalised", "pooled"]
 
 
@@ -51,7 +51,7 @@ def test_compare_without_training_runs_no_federation(
     code, out, err = typed(main, "compare", *words, "--untrained", "--json")
     assert (code, err) == (0, "")
     for platform in json.loads(out)["platforms"].values():
-        assert sorted(platform) == ["itemknn", "popularity", "prior", "tfidf"]
+        assert sorted(platform) == ["itemknn", "memory", "popularity", "prior", "tfidf"]
     assert Registry(tmp_path / "out").rounds() == []
     assert (tmp_path / "out" / "report.html").is_file()
 
