@@ -171,10 +171,15 @@ class Recall:
     def scores(self, contexts: Histories) -> NDArray[np.float32]:
         """[B, N]."""
         weights = recency_weights(contexts, items=len(self.memory.rows))
-        signals = self.shares.similar * self.memory.similar + self.shares.next * self.memory.next
-        known: NDArray[np.float32] = (weights @ signals).toarray()
+        known: NDArray[np.float32] = (weights @ self._pairs).toarray()
         known += self.shares.popularity * self.memory.popularity
         return np.asarray(self.prior.scores(contexts) + self.scale * known, np.float32)
+
+    @cached_property
+    def _pairs(self) -> Weights:
+        """[N, N] what an item in the context says of every other."""
+        similar, following = self.memory.similar, self.memory.next
+        return sparse.csr_array(self.shares.similar * similar + self.shares.next * following)
 
 
 def recency_weights(contexts: Histories, *, items: int) -> Weights:
