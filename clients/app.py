@@ -1,7 +1,8 @@
 """The ClientApp: what a platform answers. Rows are read here and go no further.
 
-    query.hello  → who we are (public)
-    train        → a BoundedUpdate of the Adapter that came, paid for from the budget
+    query.hello  → who we are, for a task (public)
+    train        → a BoundedUpdate of the Adapter that came, paid for from the budget:
+                   by training, or for the task of co-visitation by counting
     evaluate     → validation metrics of it, if this platform shares them
 
 Every reply goes through `gate`, and only what `clients.egress` builds comes out of it. The
@@ -28,13 +29,14 @@ from clients.permit import permitted
 from clients.platform import Platform, open_platform
 from clients.proof import prove
 from clients.randomness import Randomness, secure, simulated
+from clients.sums_update import counted
 from clients.train import paid, request_of, update, validation
 from shared import asking, manifest, records, wire
 from shared.adapter import Adapter
 from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
 from shared.records import SAME_VERSION
 from shared.tables.config import load_platform
-from shared.tasks import next_item
+from shared.tasks import co_visitation
 from shared.training import Recipe, Stretch
 
 log = logging.getLogger("atoll.client")
@@ -53,10 +55,13 @@ def gate(
         # Before the tables: one that cannot be read must not tell by the time it takes.
         config = load_platform(named(context))
         policy, adapter, asked = config.policy, None, None
-        if kind != wire.HELLO:
+        if kind == wire.HELLO:
+            task = wire.read_hello(message.content)
+        else:
             adapter, asked = asking.read_request(message.content)
             check_sender(adapter, message.content, context)
-            permitted(config, kind, asked, task=adapter.task, now=datetime.now(UTC))
+            task = adapter.task
+            permitted(config, kind, asked, task=task, now=datetime.now(UTC))
         platform = resident(context)
         reply = answer(message, context)
         noise, released = randomness(context).noise, None
@@ -68,7 +73,7 @@ def gate(
             reply.content,
             platform.config,
             noise,
-            backbone=platform.digest,
+            member=platform.member(task),
             adapter=adapter,
             paid=released,
         )
@@ -97,13 +102,7 @@ _opening = threading.Lock()
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say who we are."""
-    platform = resident(context)
-    member = wire.Member(
-        platform=platform.config.name,
-        weight=platform.config.weight,
-        backbone=platform.digest,
-        task=next_item.NAME,
-    )
+    member = resident(context).member(wire.read_hello(message.content))
     return Message(wire.hello_reply(member), reply_to=message)
 
 
@@ -116,16 +115,21 @@ def fit(message: Message, context: Context) -> Message:
     if asked is None:
         raise ReplyError("asked to train without saying how", todo="run the same version")
     recipe, stretch = how(asked)
-    bounded, receipt = update(
-        platform,
-        start,
-        asked,
-        asking.read_standing(message.content),
-        recipe=recipe,
-        stretch=stretch,
-        rng=shuffle(asked.seed, asked.round, platform.config.name),
-        randomness=randomness(context, wire.TRAIN, platform.config.name, start.digest),
-    )
+    standing = asking.read_standing(message.content)
+    drawn = randomness(context, wire.TRAIN, platform.config.name, start.digest)
+    if start.task == co_visitation.NAME:
+        bounded, receipt = counted(platform, start, asked, standing, randomness=drawn)
+    else:
+        bounded, receipt = update(
+            platform,
+            start,
+            asked,
+            standing,
+            recipe=recipe,
+            stretch=stretch,
+            rng=shuffle(asked.seed, asked.round, platform.config.name),
+            randomness=drawn,
+        )
     return Message(wire.update_reply(bounded, receipt), reply_to=message)
 
 
@@ -135,6 +139,8 @@ def evaluate(message: Message, context: Context) -> Message:
     platform = resident(context)
     adapter, _asked = asking.read_request(message.content)
     check_fit(adapter, platform)
+    if adapter.task == co_visitation.NAME:  # what sums are worth shows in what is made of them
+        return Message(wire.metrics_reply({}), reply_to=message)
     told = validation(
         platform,
         adapter,
@@ -153,7 +159,8 @@ def resident(context: Context) -> Platform:
     path = named(context)
     with _opening:
         config = load_platform(path)
-        files = (path, config.events.path, config.items.path)
+        listed = config.policy.pairs if config.policy is not None else None
+        files = (path, config.events.path, config.items.path, *filter(None, [listed]))
         written = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
         if path not in _open or _open[path][0] != written:
             platform = open_platform(config)
@@ -205,10 +212,11 @@ def check_fit(adapter: Adapter, platform: Platform) -> None:
     Raises:
         AdapterError: it names another.
     """
-    if (adapter.backbone, adapter.task) != (platform.digest, next_item.NAME):
+    member = platform.member(adapter.task)
+    if (adapter.backbone, adapter.task) != (member.backbone, member.task):
         raise AdapterError(
-            f"adapter is for backbone {adapter.backbone[:12]}… and task {adapter.task!r}",
-            todo="install this federation's backbone",
+            f"adapter is for {adapter.backbone[:12]}… and task {adapter.task!r}",
+            todo="install this federation's backbone, or its list of pairs",
         )
 
 

@@ -31,13 +31,13 @@ class Asked:
     """The request that a reservation answers; the same one again is answered from the ledger.
 
     Attributes:
-        purpose: what leaves: an Update, or metrics.
+        purpose: what leaves: an Update, metrics, or sums, which are an Update too.
         run: whose round it is.
         round: its number.
         adapter: digest of the Adapter that came in.
     """
 
-    purpose: Literal["update", "metrics"]
+    purpose: Literal["update", "metrics", "sums"]
     run: str
     round: int
     adapter: str

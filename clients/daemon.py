@@ -20,7 +20,8 @@ from rich.table import Table
 
 from clients import egress, report
 from clients.balance import Balance, balance_of
-from clients.commands import approvals, audit, doctor, join
+from clients.beside import remembered
+from clients.commands import approvals, audit, doctor, join, pairs
 from clients.commands import up as serving
 from clients.ledger import entries
 from clients.platform import frozen_parts, open_platform
@@ -57,6 +58,7 @@ def _client() -> None:
 cli.command(epilog=join.EXAMPLE)(join.join)
 cli.command(epilog=serving.EXAMPLE)(serving.up)
 cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+cli.command(epilog=pairs.EXAMPLE)(pairs.pairs)
 cli.add_typer(approvals.cli, name="approvals")
 cli.add_typer(audit.cli, name="audit")
 
@@ -97,6 +99,16 @@ def recommend_command(
         str | None,
         typer.Option(help="A known shopper, in place of --history.", show_default=False),
     ] = None,
+    sums: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the sums that the platforms took; left out, own memory alone.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option(help="Use what the platform's own rows say of items.")
+    ] = True,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Items to rank.")] = 10,
     coordinator: Annotated[
         Path | None,
@@ -115,8 +127,11 @@ def recommend_command(
         raise ConfigError("need either --history or --shopper", todo="give exactly one of them")
     config = load_platform(platform)
     known = coordinator or platform.parent / f"{config.name}.atoll" / "coordinator.pub"
-    if adapter is not None and (coordinator is not None or known.is_file()):
-        manifest.check_file(adapter, manifest.read_public(known), unsigned=unsigned)
+    if sums is not None and not memory:
+        raise ConfigError("--sums stand beside own memory", todo="leave --no-memory out")
+    if coordinator is not None or known.is_file():
+        for file in filter(None, (adapter, sums)):
+            manifest.check_file(file, manifest.read_public(known), unsigned=unsigned)
     with terminal.showing(quiet=as_json) as progress:
         opened = open_platform(config, progress=progress)
     state = opened.untrained
@@ -126,7 +141,8 @@ def recommend_command(
         items = [item.strip() for item in history.split(",") if item.strip()]
     else:
         items = history_of(opened, str(shopper))
-    slate = recommend(opened, state, items, count=count)
+    beside = remembered(opened, sums) if memory else None
+    slate = recommend(opened, state, items, count=count, beside=beside)
     if as_json:
         terminal.console.print_json(json.dumps([asdict(line) for line in slate.lines]))
         return

@@ -34,7 +34,7 @@ from shared.errors import (
 from shared.records import Content
 from shared.tables.config import PlatformConfig
 from shared.tables.policy import Policy
-from shared.tasks import next_item
+from shared.tasks import co_visitation
 from shared.update import (
     MAX_NORM,
     BoundedUpdate,
@@ -57,7 +57,7 @@ def passed(
     config: PlatformConfig,
     noise: Noise,
     *,
-    backbone: str,
+    member: wire.Member,
     adapter: Adapter | None = None,
     paid: tuple[bytes, Receipt] | None = None,
 ) -> Content:
@@ -70,7 +70,7 @@ def passed(
         content: what is to leave.
         config: of the platform, whose Policy says what may.
         noise: the kind that this process draws.
-        backbone: digest of the platform's.
+        member: who this platform is, for the task that is asked about.
         adapter: what it was asked to train from, or to evaluate.
         paid: what the Ledger says was released for this very request, and its Receipt; None where
             nothing was, or no Ledger is kept.
@@ -79,8 +79,7 @@ def passed(
         ReplyError: a field is missing, malformed or not this platform's to send.
     """
     if kind == wire.HELLO:
-        member = wire.read_member(content)
-        if member != wire.Member(config.name, config.weight, backbone, next_item.NAME):
+        if wire.read_member(content) != member:
             raise stopped("a name, weight, backbone or task that is not its own")
         return wire.hello_reply(member)
     policy = config.policy
@@ -93,7 +92,7 @@ def passed(
         check_update(update, adapter)  # its base and names are those that came, and no others
         promised = protection(policy, noise)
         receipt = wire.read_receipt(content)
-        limit = MAX_NORM if policy.plan is None else policy.plan.update_norm
+        limit = limit_of(policy, adapter.task)
         if update.weight != config.weight:
             raise stopped("another weight than its public one")
         if update.noise != promised or (receipt is None) != (policy.plan is None):
@@ -116,6 +115,16 @@ def passed(
             raise stopped("metrics that its Ledger has not released")
         return wire.metrics_reply(told)
     raise stopped(f"a reply to {kind[:40]!r}")
+
+
+def limit_of(policy: Policy, task: str) -> float:
+    """What the norm of an Update is bound by: public, whatever it is.
+
+    Sums are protected by the bound of each History and by noise, whose own norm is large.
+    """
+    if policy.plan is None or task == co_visitation.NAME:
+        return MAX_NORM
+    return policy.plan.update_norm
 
 
 def same(one: BoundedUpdate, other: BoundedUpdate) -> bool:

@@ -1,6 +1,6 @@
 """Private memory: what a platform's own rows say of its items. It never leaves.
 
-    Histories ─of→ Memory ─plus, minus→ Memory ─Recall→ scores [B, N] beside the prior's
+    Histories ─of→ Memory ─plus, minus→ Memory ─similar, next, popularity→ clients/recall.py
 
 A Memory is a sum over Histories, in whole numbers. So a new day is added and an erased shopper is
 taken out, both exactly, and what is left is as if it had been counted anew.
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shared.events import Histories
-from shared.ranking import Scorer
 
 REACH = 50  # events of a History that are paired, the last ones: pairs grow with its square
 STEPS = 3  # events after an item that count as following it
@@ -133,53 +132,6 @@ class Memory:
         others.eliminate_zeros()
         scale = sparse.diags_array(norm)
         return sparse.csr_array(scale @ others @ scale)
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How loudly each signal speaks beside a cosine of texts.
-
-    Found by hand on Amazon Beauty (docs/log.md), and applied unchanged to every other table.
-
-    Attributes:
-        similar: of co-visitation.
-        next: of what came next.
-        popularity: of log(1 + rows).
-    """
-
-    similar: float = 2.0
-    next: float = 2.0
-    popularity: float = 0.02
-
-
-@dataclass(frozen=True)
-class Recall:
-    """The prior and a Memory, added: a `shared.ranking.Scorer`.
-
-    Attributes:
-        prior: scores `scale` times a cosine.
-        memory: of rows that hold no target.
-        scale: the prior's.
-        shares: of the Memory's signals in units of the cosine.
-    """
-
-    prior: Scorer
-    memory: Memory
-    scale: float
-    shares: Shares = Shares()
-
-    def scores(self, contexts: Histories) -> NDArray[np.float32]:
-        """[B, N]."""
-        weights = recency_weights(contexts, items=len(self.memory.rows))
-        known: NDArray[np.float32] = (weights @ self._pairs).toarray()
-        known += self.shares.popularity * self.memory.popularity
-        return np.asarray(self.prior.scores(contexts) + self.scale * known, np.float32)
-
-    @cached_property
-    def _pairs(self) -> Weights:
-        """[N, N] what an item in the context says of every other."""
-        similar, following = self.memory.similar, self.memory.next
-        return sparse.csr_array(self.shares.similar * similar + self.shares.next * following)
 
 
 def recency_weights(contexts: Histories, *, items: int) -> Weights:

@@ -13,15 +13,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from clients.sums import Places
+from shared import wire
 from shared.adapter import Adapter
 from shared.backbone import Backbone, fill_slots, load_backbone, read_slots
 from shared.device import pick_device
-from shared.errors import BackboneError, ConfigError
+from shared.errors import BackboneError, ConfigError, PlanError
 from shared.events import Part, Question, question, training_part
+from shared.pairs import load_pairs
 from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import PlatformRows, read_platform
-from shared.tasks import next_item
+from shared.tasks import co_visitation, next_item
 from shared.text import EncoderSpec, Progress, find_encoder, item_table, silent
 from shared.training import Rows
 
@@ -65,6 +68,29 @@ class Platform:
         slots = read_slots(self.backbone, digest=self.digest, task=next_item.NAME)
         zeros = {name: tensor * 0 for name, tensor in slots.tensors.items()}
         return Adapter(zeros, backbone=slots.backbone, task=slots.task)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where its items stand in the list of pairs that its file names.
+
+        Raises:
+            PlanError: it names none.
+            PairsError: the list cannot be read.
+        """
+        policy = self.config.policy
+        if policy is None or policy.pairs is None:
+            raise PlanError(
+                "has no [sums] section, so nothing is told of which items go together",
+                where=self.config.name,
+                todo="write one into its file",
+            )
+        return Places(load_pairs(policy.pairs), self.rows.catalogue.position)
+
+    def member(self, task: str) -> wire.Member:
+        """What it says of itself to whoever asks for this task; all of it public."""
+        fits = self.places.pairs.digest if task == co_visitation.NAME else self.digest
+        named = co_visitation.NAME if task == co_visitation.NAME else next_item.NAME
+        return wire.Member(self.config.name, self.config.weight, fits, named)
 
     def copy(self) -> Platform:
         """The same platform with a backbone of its own, so that training disturbs nobody."""

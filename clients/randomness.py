@@ -36,6 +36,7 @@ class Stream(IntEnum):
     SAMPLE = 1
     NOISE = 2
     METRICS = 3
+    SUMS = 4
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a platform must have before it can answer anybody, and what is wrong with it.
 
-    able            tables open, a backbone that fits, a policy: before `up` starts; seconds at most
+    able            tables open; backbone, policy and pairs fit: before `up` starts, in seconds
     privacy_line    the policy against the rows that were read: `check` and `doctor`
 
 A platform that lacks one of these is refused at its start: it would only look ready.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clients.platform import frozen_parts
 from shared.errors import ConfigError, PlanError
+from shared.pairs import Pairs, load_pairs
 from shared.tables.config import PlatformConfig
 from shared.tables.policy import Policy
 
@@ -24,12 +25,33 @@ def able(config: PlatformConfig, path: Path) -> None:
         path: its TOML file, for errors.
 
     Raises:
-        AtollError: it has no policy, a table cannot be opened, or the backbone cannot be used.
+        AtollError: it has no policy, a table cannot be opened, or the backbone or the list of pairs
+            cannot be used.
     """
-    policy_of(config, path)
+    policy = policy_of(config, path)
     for table in (config.events.path, config.items.path):
         can_open(table)
     frozen_parts(config)
+    if policy.pairs is not None:
+        pairs_for(policy)
+
+
+def pairs_for(policy: Policy) -> Pairs:
+    """The list of pairs that a [sums] section names.
+
+    Raises:
+        PairsError: it cannot be read.
+        PlanError: it is of exact counts, and the shoppers are protected.
+    """
+    assert policy.pairs is not None
+    found = load_pairs(policy.pairs)
+    if found.directed and policy.plan is not None:
+        raise PlanError(
+            "is a list for exact counts, its shoppers are protected",
+            where=policy.pairs,
+            todo="name the list that the coordinator made from texts",
+        )
+    return found
 
 
 def can_open(table: Path) -> None:

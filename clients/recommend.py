@@ -2,24 +2,29 @@
 
 A score is a sum, so its reasons are exact and not an estimate:
 
-    score(i) = Σ over the last items h of  a·w_h·<v_h, v_i> / |pool|   +   <correction, v_i>
-               └ one reason for each item of the History ┘                 └ what was learnt ┘
+    score(i) = Σ over the last items h of  a·w_h·(<v_h, v_i> / |pool| + pairs[h, i])
+               └ one reason for each item of the History: alike, or taken together ┘
+               + a·popularity[i]  +  <correction, v_i>
+                                     └ what was learnt ┘
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clients.memory import DECAY, LAST
 from clients.platform import Platform
+from clients.recall import Recall
 from shared.adapter import Adapter
 from shared.errors import DataError
 from shared.events import Histories, from_lists
+from shared.ranking import Scorer
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,13 @@ class Reason:
         item: identifier.
         text: of the item.
         share: the part of the score that comes from it; may be below zero.
+        together: what of it comes from shoppers who took both, not from the texts.
     """
 
     item: str
     text: str
     share: float
+    together: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Line:
         text: of the item.
         score: higher is better; comparable within a Slate only.
         learnt: the part of the score that the adapter adds to the prior.
+        popular: the part that comes from how many shoppers took the item.
         reasons: the rest of it, by item of the History, strongest first.
     """
 
@@ -53,6 +61,7 @@ class Line:
     text: str
     score: float
     learnt: float
+    popular: float
     reasons: tuple[Reason, ...]
 
 
@@ -79,7 +88,12 @@ def history_of(platform: Platform, shopper: str) -> list[str]:
 
 
 def recommend(
-    platform: Platform, adapter: Adapter, history: Sequence[str], *, count: int = 10
+    platform: Platform,
+    adapter: Adapter,
+    history: Sequence[str],
+    *,
+    count: int = 10,
+    beside: Recall | None = None,
 ) -> Slate:
     """Rank the Catalogue for a History; items already in it are left out.
 
@@ -88,6 +102,7 @@ def recommend(
         adapter: what was learnt.
         history: item identifiers in time order; they need not have been in training.
         count: lines of the Slate, at most the Catalogue's other items.
+        beside: what the platform remembers, and others let it know; None leaves it out.
 
     Raises:
         DataError: the History is empty or names an item that is not in the Catalogue.
@@ -102,15 +117,24 @@ def recommend(
         )
     places = np.array([catalogue.position[item] for item in history], np.int32)
     contexts: Histories = from_lists([places], ("",))
-    scores = platform.scorer(adapter).scores(contexts)[0]  # [N]
+    prior = platform.scorer(adapter)
+    scorer: Scorer = prior if beside is None else replace(beside, prior=prior)
+    scores = scorer.scores(contexts)[0]  # [N]
     scores[places] = -np.inf
     best = np.argsort(-scores, kind="stable")[: min(count, len(catalogue) - len(set(history)))]
-    recent = places[-platform.backbone.spec.window :]
-    shares = _shares(platform, recent, best)  # [H, K]
+    recent = places[-max(platform.backbone.spec.window, LAST) :]
+    together = _together(beside, recent, best)  # [H, K]
+    shares = _alike(platform, recent, best) + together
+    popular = np.zeros(len(best)) if beside is None else beside.scale * beside.liked[best]
     lines = []
     for column, place in enumerate(best):
         reasons = [
-            Reason(catalogue.items[item], catalogue.texts[item], float(shares[row, column]))
+            Reason(
+                catalogue.items[item],
+                catalogue.texts[item],
+                float(shares[row, column]),
+                float(together[row, column]),
+            )
             for row, item in enumerate(recent)
         ]
         lines.append(
@@ -118,20 +142,34 @@ def recommend(
                 item=catalogue.items[place],
                 text=catalogue.texts[place],
                 score=float(scores[place]),
-                learnt=float(scores[place] - shares[:, column].sum()),
+                learnt=float(scores[place] - shares[:, column].sum() - popular[column]),
+                popular=float(popular[column]),
                 reasons=tuple(sorted(reasons, key=lambda reason: -reason.share)),
             )
         )
     return Slate(tuple(lines))
 
 
-def _shares(
+def _together(
+    beside: Recall | None, recent: NDArray[np.int32], best: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """[H, K] what each of the last items adds by who took both."""
+    if beside is None:
+        return np.zeros((len(recent), len(best)), np.float32)
+    ages = np.arange(len(recent) - 1, -1, -1)
+    weights = np.where(ages < LAST, DECAY**ages, 0.0)[:, None]
+    pairs = beside.pairs[recent][:, best].toarray()
+    return np.asarray(beside.scale * weights * pairs, np.float32)
+
+
+def _alike(
     platform: Platform, recent: NDArray[np.int32], best: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """[H, K] what each of the last items adds to the prior's score of each ranked item."""
     spec = platform.backbone.spec
     vectors = platform.table[torch.from_numpy(recent.astype(np.int64))]  # [H, W]
-    weights = spec.decay ** torch.arange(len(recent) - 1, -1, -1.0, device=vectors.device)
+    ages = torch.arange(len(recent) - 1, -1, -1.0, device=vectors.device)
+    weights = torch.where(ages < spec.window, spec.decay**ages, 0.0)
     parts = spec.prior_scale * weights[:, None] * vectors
     pooled = (weights @ vectors).norm().clamp(min=1e-12)
     return cast(NDArray[np.float32], (parts / pooled @ platform.table[best].T).cpu().numpy())

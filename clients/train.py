@@ -26,6 +26,7 @@ from shared.errors import AdapterError, DataError, PlanError
 from shared.events import Question
 from shared.ranking import rank
 from shared.tables.policy import Policy
+from shared.tasks import co_visitation
 from shared.training import Recipe, Stretch, train
 from shared.update import (
     MAX_NORM,
@@ -189,7 +190,9 @@ def validation(
 
 
 def request_of(adapter: Adapter, asked: asking.Training | None, standing: asking.Standing) -> Asked:
-    """A request as a Ledger knows it: to train, or without a Training to evaluate."""
+    """A request as a Ledger knows it: to train or count, or without a Training to evaluate."""
+    if asked is not None and adapter.task == co_visitation.NAME:
+        return Asked("sums", standing.run, asked.round, adapter.digest)
     if asked is None:
         return Asked("metrics", standing.run, adapter.version, adapter.digest)
     return Asked("update", standing.run, asked.round, adapter.digest)

@@ -1,7 +1,8 @@
-"""Updates in, next Adapter out: an algorithm is two functions over an immutable state.
+"""Updates in, next Adapter out: an algorithm is three functions over an immutable state.
 
-    init(adapter)         → ServerState
-    step(state, average)  → ServerState
+    init(adapter)           → ServerState
+    combine(updates)        → Aggregate
+    step(state, aggregate)  → ServerState
 
 FedAvg (arXiv 1602.05629) moves by the average; FedAdam (arXiv 2003.00295, Algorithm 2) takes the
 average for a gradient and follows its moments.
@@ -25,7 +26,7 @@ Moments = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The average of a round's Updates, by public weight.
+    """A round's Updates, averaged or added by public weight.
 
     Attributes:
         delta: by name, float32.
@@ -51,10 +52,11 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What the server does with an Aggregate."""
+    """What the server makes of Updates, and then of their Aggregate."""
 
     init: Callable[[Adapter], ServerState]
     step: Callable[[ServerState, Aggregate, int], ServerState]
+    combine: Callable[[Sequence[Update]], Aggregate]
 
 
 def average(updates: Sequence[Update]) -> Aggregate:
@@ -73,6 +75,24 @@ def average(updates: Sequence[Update]) -> Aggregate:
     return Aggregate(delta, total)
 
 
+def total(updates: Sequence[Update]) -> Aggregate:
+    """Σ w·delta, summed in the order given, in double precision.
+
+    Whole counts with whole weights stay whole; counts that were divided by their weight come back
+    to within a unit of single precision, and are rounded where they are read.
+
+    Args:
+        updates: as of `average`.
+    """
+    delta = {}
+    for name in updates[0].delta:
+        summed = np.zeros(updates[0].delta[name].shape, np.float64)
+        for update in updates:
+            summed += update.delta[name].astype(np.float64) * update.weight
+        delta[name] = summed.astype(np.float32)
+    return Aggregate(delta, sum(update.weight for update in updates))
+
+
 def fedavg(learning_rate: float = 1.0) -> Algorithm:
     """adapter + learning_rate · average."""
 
@@ -82,7 +102,12 @@ def fedavg(learning_rate: float = 1.0) -> Algorithm:
         }
         return replace(state, adapter=state.adapter.plus(delta, version=version))
 
-    return Algorithm(ServerState, step)
+    return Algorithm(ServerState, step, average)
+
+
+def sums() -> Algorithm:
+    """adapter + Σ w·delta: for sums that are taken once."""
+    return replace(fedavg(), combine=total)
 
 
 def fedadam(
@@ -112,7 +137,7 @@ def fedadam(
             move[name] = np.asarray(learning_rate * first / (np.sqrt(second) + epsilon), np.float32)
         return ServerState(state.adapter.plus(move, version=version), moments)
 
-    return Algorithm(init, step)
+    return Algorithm(init, step, average)
 
 
 def algorithm(name: Literal["fedavg", "fedadam"], learning_rate: float) -> Algorithm:

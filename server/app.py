@@ -11,16 +11,18 @@ from dataclasses import asdict
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from server.aggregate import Algorithm, ServerState, algorithm
+from server.aggregate import Algorithm, ServerState, algorithm, sums
 from server.config import Run, run_from
 from server.registry import Registry
 from server.rounds import federate
 from shared import wire
+from shared.adapter import Adapter
 from shared.backbone import load_backbone, read_slots
 from shared.errors import ReplyError, RoundError
+from shared.pairs import load_pairs
 from shared.records import Content
 from shared.signing import signing_key
-from shared.tasks import next_item
+from shared.tasks import co_visitation, next_item
 
 # What a resumed run may set anew. With more rounds, those to come follow the longer schedule.
 MAY_CHANGE = ("rounds", "quorum", "patience", "timeout", "grace")
@@ -32,7 +34,10 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation from the untrained state, or from the last recorded round."""
     run = run_from(context.run_config)
-    rule = algorithm(run.federation.algorithm, run.federation.server_learning_rate)
+    if run.pairs is None:
+        rule = algorithm(run.federation.algorithm, run.federation.server_learning_rate)
+    else:
+        rule = sums()
     registry = Registry(run.folder, signing_key(run.signing) if run.signing else None)
     state = first_state(run, rule, registry)
     registry.settle(
@@ -47,8 +52,7 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
     Raises:
         RoundError: rounds are there but not to be resumed, or they belong to another backbone.
     """
-    backbone = load_backbone(run.backbone)
-    untrained = read_slots(backbone, digest=backbone.digest, task=next_item.NAME)
+    untrained = start_of(run)
     rounds = registry.rounds()
     if not rounds:
         return rule.init(untrained)
@@ -61,9 +65,9 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
     state, _report = registry.load(rounds[-1])
     if state.adapter.backbone != untrained.backbone:
         raise RoundError(
-            f"the rounds recorded belong to backbone {state.adapter.backbone[:12]}…",
+            f"the rounds recorded belong to {state.adapter.backbone[:12]}…",
             where=registry.folder,
-            todo="use that backbone, or another folder",
+            todo="use that backbone or list of pairs, or another folder",
         )
     if state.moments.keys() != rule.init(untrained).moments.keys():
         raise RoundError(
@@ -72,6 +76,15 @@ def first_state(run: Run, rule: Algorithm, registry: Registry) -> ServerState:
             todo=f"set algorithm to what it was, not {run.federation.algorithm!r}",
         )
     return state
+
+
+def start_of(run: Run) -> Adapter:
+    """The state of which nothing was learnt yet."""
+    if run.pairs is not None:
+        return co_visitation.untrained(load_pairs(run.pairs))
+    assert run.backbone is not None  # one of the two is there
+    backbone = load_backbone(run.backbone)
+    return read_slots(backbone, digest=backbone.digest, task=next_item.NAME)
 
 
 class GridNodes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.config import Section, parse
 from shared.training import Schedule
@@ -45,10 +45,19 @@ class FederationSection(Section):
 class RunSection(FederationSection):
     """A run configuration: the federation, and where its files are."""
 
-    backbone: str  # path of the backbone file
+    backbone: str = ""  # path of the backbone file; it is trained for, or
+    pairs: str = ""  # path of a list of pairs, over which sums are taken in one round
     folder: str  # where rounds are recorded
     resume: bool = False
     signing: str = ""  # path of the key that signs what platforms are sent; "" signs nothing
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if bool(self.backbone) == bool(self.pairs):
+            raise ValueError("give exactly one of backbone and pairs")
+        if self.pairs and self.rounds != 1:
+            raise ValueError("sums over pairs are taken in one round")
+        return self
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ class Run:
     """A Federation and its files."""
 
     federation: Federation
-    backbone: Path
+    backbone: Path | None
+    pairs: Path | None
     folder: Path
     resume: bool
     signing: Path | None
@@ -102,7 +112,8 @@ def run_from(config: Mapping[str, object]) -> Run:
     section = parse(plain, RunSection, where="run configuration")
     return Run(
         federation=federation_from(section),
-        backbone=Path(section.backbone),
+        backbone=Path(section.backbone) if section.backbone else None,
+        pairs=Path(section.pairs) if section.pairs else None,
         folder=Path(section.folder),
         resume=section.resume,
         signing=Path(section.signing) if section.signing else None,

@@ -11,6 +11,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import typer
 
+from server import pairs as listing
 from server import pretrain as pretraining
 from server.commands import audit, doctor, enrolment, models
 from server.commands import release as releasing
@@ -18,7 +19,10 @@ from server.commands import up as serving
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
-from shared.tables.config import load_platform
+from shared.pairs import NEAREST, load_pairs, save_pairs
+from shared.tables.config import ItemTable, load_platform
+from shared.tables.formats import format_of
+from shared.tables.table import read_catalogue
 from shared.text import DEFAULT_ENCODER
 
 cli = typer.Typer(
@@ -83,6 +87,52 @@ def pretrain(
             progress=progress,
         )
     terminal.console.print(f"backbone {digest}\n{out}\n{out.with_suffix('.md')}", highlight=False)
+
+
+@cli.command(
+    epilog="Example: atoll-server pairs items.csv --out pairs.safetensors, or of channels of one"
+    " owner: atoll-server pairs app.pairs web.pairs --met --out pairs.safetensors"
+)
+def pairs(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Public item tables, or with --met lists.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="The file of pairs.")],
+    met: Annotated[
+        bool, typer.Option("--met", help="Join lists that atoll-client pairs wrote.")
+    ] = False,
+    item: Annotated[str, typer.Option(help="Column of the identifiers.")] = "item",
+    text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    nearest: Annotated[int, typer.Option(min=1, max=1000, help="Of each item.")] = NEAREST,
+    encoder: Annotated[
+        str, typer.Option(help="Text encoder: the default, a folder or a Hugging Face id.")
+    ] = DEFAULT_ENCODER,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """List the pairs of items that platforms count over: near by text, so nothing of a row."""
+    if out.exists() and not force:
+        raise ConfigError("is there already", where=out, todo="name another file or use --force")
+    if met:
+        made = listing.together([load_pairs(source) for source in sources])
+    else:
+        tables = [
+            ItemTable(it, format_of(str(it), None, str(it)), {"item": item, "text": text})
+            for it in sources
+        ]
+        with terminal.showing() as progress:
+            made = listing.listed(
+                [read_catalogue(table) for table in tables],
+                encoder=encoder,
+                nearest=nearest,
+                progress=progress,
+            )
+    save_pairs(made, out)
+    terminal.console.print(
+        f"{len(made):,} pairs of {len(made.items):,} items\npairs {made.digest}\n{out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @cli.command(epilog="Example: atoll-server rounds runs/demo")

@@ -41,6 +41,7 @@ class _File(Section):
     listen: str = LISTEN
     health: str = HEALTH
     backbone: str
+    pairs: str | None = None
     federation: FederationSection = FederationSection()
     start: _Start = _Start()
 
@@ -55,6 +56,7 @@ class ServerHome:
         listen: HOST:PORT for platforms; port 0 for any free one.
         health: HOST:PORT where `up` tells its health; empty for nowhere.
         backbone: file of the Backbone.
+        pairs: list of pairs over which sums are taken before the first round; None takes none.
         federation: how rounds go.
         platforms: how many to wait for before the first round; None is the quorum.
     """
@@ -64,6 +66,7 @@ class ServerHome:
     listen: str
     health: str
     backbone: Path
+    pairs: Path | None
     federation: Federation
     platforms: int | None
 
@@ -99,6 +102,7 @@ def load_home(path: Path) -> ServerHome:
         listen=file.listen,
         health=file.health,
         backbone=Path(os.path.abspath(path / file.backbone)),
+        pairs=None if file.pairs is None else Path(os.path.abspath(path / file.pairs)),
         federation=federation_from(file.federation),
         platforms=file.start.platforms,
     )
@@ -173,6 +177,7 @@ def written(*, backbone: Path, listen: str, health: str, name: str) -> str:
         f"listen = {json.dumps(listen)}  # for platforms",
         f"health = {json.dumps(health)}  # for whoever watches over it: keep it inside",
         f"backbone = {json.dumps(str(backbone), ensure_ascii=False)}",
+        '# pairs = "pairs.safetensors"  # over which sums are taken before the first round',
         "",
         "[start]",
         "# platforms = 2  # to wait for before the first round; left out, the quorum",

@@ -137,7 +137,7 @@ def greeted(
         return roster
     members = {node: it for node, it in roster.members.items() if node not in due}
     failed = {node: it for node, it in roster.failed.items() if node not in due}
-    replies = nodes.ask(wire.HELLO, wire.nothing(), due, round_=round_, timeout=timeout)
+    replies = nodes.ask(wire.HELLO, wire.hello(adapter.task), due, round_=round_, timeout=timeout)
     # In the order of nodes, so that of two platforms of one name always the same one is here.
     heard = sorted((it for it in replies if it is not None), key=lambda answer: answer[0])
     for node, reply in heard:

@@ -5,7 +5,7 @@ for each round:
     meet whoever came since, and wait for a quorum to be there
     ask the cohort to train from the Adapter, without whom failed too often of late
     refuse, by name, every reply that is not an Update of this Adapter
-    with a quorum: average → step → next Adapter
+    with a quorum: average, or add → step → next Adapter
     ask the members to evaluate it
     record the round; a run that is cut short goes on from the last one recorded
 """
@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.aggregate import Algorithm, ServerState, average
+from server.aggregate import Algorithm, ServerState
 from server.answers import Answers, Members, Nodes, ask
 from server.cohort import choose, resting
 from server.config import Federation
@@ -64,7 +64,7 @@ def federate(
         updates = {name: trained.read[name].update for name in sorted(trained.read)}
         moved = len(updates) >= federation.quorum
         if moved:
-            state = algorithm.step(state, average(list(updates.values())), round_)
+            state = algorithm.step(state, algorithm.combine(list(updates.values())), round_)
         signature = registry.signature(state.adapter)
         busy = frozenset(trained.missing) if federation.grace else frozenset[str]()
         skipped = (tired - {it.platform for it in asked.values()}) | busy

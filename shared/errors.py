@@ -3,6 +3,7 @@
     AtollError
     ├── ConfigError      a TOML file, a key or an option
     ├── DataError        a table, a row, a History or a Catalogue
+    ├── PairsError       a list of pairs
     ├── BackboneError    a text encoder or a backbone file
     ├── AdapterError     an adapter file or its tensors
     ├── PlanError        a Plan that cannot hold its promise, or a request to loosen one
@@ -36,6 +37,7 @@ __all__ = [
     "HoursError",
     "IdentityError",
     "LedgerError",
+    "PairsError",
     "PlanError",
     "ReplyError",
     "RoundError",
@@ -69,6 +71,10 @@ class ConfigError(AtollError):
 
 class DataError(AtollError):
     """A table, row, History or Catalogue cannot be used."""
+
+
+class PairsError(AtollError):
+    """A list of pairs is missing, damaged, or not the one that was named."""
 
 
 class BackboneError(AtollError):

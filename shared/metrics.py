@@ -10,6 +10,7 @@ subgroups all start from the same arrays. The shopper is the unit that is resamp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,16 @@ def paired(
     difference, base = float(differences.mean()), float(second.mean())
     relative = difference / base if base else None
     return Paired(difference, relative, interval, _sign_flip_p(differences, rng))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values that hold for all of several tests together (Holm, Scand. J. Stat. 6, 1979)."""
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    found, least = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        found[place] = least
+    return found
 
 
 def _sign_flip_p(differences: Values, rng: np.random.Generator) -> float:

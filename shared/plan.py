@@ -11,6 +11,7 @@ Whatever makes training faster or slower is no part of it: see `shared.training.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -19,12 +20,13 @@ from shared.accounting import (
     SMALLEST_NOISE,
     Charge,
     check_budget,
-    epsilon,
     noise_for,
 )
+from shared.accounting import epsilon as cost
 from shared.errors import PlanError
 
 DELTA_POWER = 1.1  # δ = 1/N^1.1 where a file names none: below 1/N, and the field's habit
+MOST_BESIDES = 0.999  # of ε; with less left no noise within reason is enough for rounds
 LEAST, MOST = 1e-12, 1e9  # of every number of a Plan: sums then keep their digits in float64
 
 
@@ -96,7 +98,7 @@ class Plan:
 
     def epsilon_after(self, rounds: int) -> float:
         """ε at δ of so many rounds of this Plan and nothing else."""
-        return epsilon([self.charge] * rounds, self.delta)
+        return cost([self.charge] * rounds, self.delta)
 
     def tightened(
         self,
@@ -148,6 +150,7 @@ def plan(
     rounds: int | None = None,
     delta: float | None = None,
     expected_batch: float | None = None,
+    beside: Sequence[Charge] = (),
 ) -> Plan:
     """A Plan from what a platform's file says: σ from the number of rounds, or as it is given.
 
@@ -162,6 +165,7 @@ def plan(
         rounds: how many the budget is to last for; σ follows.
         delta: 1/shoppers_at_least^1.1 if None.
         expected_batch: sampling_rate · shoppers_at_least if None.
+        beside: what is released of the same rows besides its rounds, out of the same budget.
 
     Raises:
         PlanError: a number is out of range, both or neither of σ and rounds are given, or the
@@ -181,8 +185,14 @@ def plan(
     if rounds is not None:
         if rounds < 1:
             raise PlanError(f"rounds {rounds} are fewer than 1", todo="set at least 1")
+        if beside and (taken := cost(beside, delta)) > MOST_BESIDES * epsilon > 0:
+            raise PlanError(
+                f"what is released besides costs epsilon {taken:.4g} of {epsilon:g}, which leaves"
+                " nothing for rounds",
+                todo="lower epsilon of [sums], or raise this one",
+            )
         noise_multiplier = noise_for(
-            epsilon, delta, sampling_rate=sampling_rate, steps=steps * rounds
+            epsilon, delta, sampling_rate=sampling_rate, steps=steps * rounds, beside=beside
         )
     assert noise_multiplier is not None
     made = Plan(
@@ -198,9 +208,10 @@ def plan(
         shoppers_at_least=shoppers_at_least,
         update_norm=update_norm,
     )
-    if rounds is None and made.epsilon_after(1) > epsilon:
+    if rounds is None and (first := cost([*beside, made.charge], delta)) > epsilon:
+        besides = " with what is released besides" if beside else ""
         raise PlanError(
-            f"one round costs epsilon {made.epsilon_after(1):.4g}, the budget is {epsilon:g}",
+            f"one round{besides} costs epsilon {first:.4g}, the budget is {epsilon:g}",
             todo="raise noise_multiplier, or lower steps or sampling_rate",
         )
     return made

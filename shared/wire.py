@@ -1,6 +1,6 @@
 """Between our types and Flower's records: what platforms answer, and of what kind messages are.
 
-    hello      server → platform   nothing              platform → server   Member
+    hello      server → platform   name of a task       platform → server   Member
     train      server → platform   Adapter, Training    platform → server   BoundedUpdate, Receipt
     evaluate   server → platform   Adapter              platform → server   metrics, or none
     any                                                 platform → server   a Refusal, by number
@@ -71,11 +71,6 @@ def refused(code: int) -> ReplyError:
     return ReplyError(f"answered with error code {code}", todo="look at the platform's log")
 
 
-def nothing() -> Content:
-    """An empty body."""
-    return RecordDict()
-
-
 @dataclass(frozen=True)
 class Member:
     """What a platform says of itself before the first round; all of it public.
@@ -91,6 +86,16 @@ class Member:
     weight: float
     backbone: str
     task: str
+
+
+def hello(task: str) -> Content:
+    """Who are you, for this task?"""
+    return RecordDict({REQUEST: ConfigRecord({"task": task})})
+
+
+def read_hello(content: Content) -> str:
+    """Raises: ReplyError if it names no task."""
+    return text(config(content), "task")
 
 
 def hello_reply(member: Member) -> Content:

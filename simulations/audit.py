@@ -54,7 +54,7 @@ from simulations.audits.ground import (
     inversions,
     unprotected,
 )
-from simulations.run import one_core_each
+from simulations.federations import one_core_each
 
 EPSILONS = (1.0, 3.0)
 DELTA = 1e-5

@@ -18,11 +18,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from clients.memory import Memory, recency_weights
 from shared.catalogue import Catalogue
 from shared.events import Histories
+from shared.words import words_of
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,8 @@ class TfIdf:
 
     @classmethod
     def fit(cls, catalogue: Catalogue) -> Self:
-        """Weigh words by scikit-learn's defaults, a count c within a text as 1 + log c.
-
-        Where no text holds a word of two letters or more, every score is 0.
-        """
-        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
-        try:
-            vectors = sparse.csr_array(vectorizer.fit_transform(catalogue.texts))
-        except ValueError:  # scikit-learn's answer to an empty vocabulary
-            vectors = sparse.csr_array((len(catalogue), 1), dtype=np.float32)
+        """Weigh the words of its texts, as shared/words.py does."""
+        vectors = words_of(catalogue.texts)
         return cls(vectors, sparse.csr_array(vectors.T))
 
     def scores(self, contexts: Histories) -> NDArray[np.float32]:

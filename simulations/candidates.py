@@ -1,23 +1,30 @@
 """The states a training offers, and the one a platform keeps.
 
 Of the states that it is offered, a platform keeps the one that is best on its own validation part,
-the untrained one among them. The same rule holds for local, federated, personalised and pooled.
+the untrained one among them, each with what it has beside an Adapter (simulations/beside.py). The
+same rule holds for local, federated, personalised and pooled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clients.platform import Platform
+from clients.recall import Recall
 from server.registry import Registry, RoundReport
 from shared import metrics
 from shared.adapter import Adapter
+from shared.events import Part
+from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, titled
 from shared.training import Recipe, train
+from simulations.beside import Taken, shared
 from simulations.scenario import Scenario
+
+VALIDATED = 4000  # shoppers by whom states are compared
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,27 @@ class Kept:
         adapter: the state.
         validation: its mean NDCG@10 on the platform's validation part.
         name: which one it is, such as "round 3".
+        beside: what is added to its scores; None adds nothing.
     """
 
     adapter: Adapter
     validation: float
     name: str
+    beside: Recall | None = None
+
+    def rank(self, platform: Platform, part: Part, *, most: int | None = None) -> Ranking:
+        """Rank a part of the platform's split, or evenly spaced ones of it, with all it has."""
+        scorer: Scorer = platform.scorer(self.adapter)
+        if self.beside is not None:
+            scorer = replace(self.beside, prior=scorer)
+        asked = platform.question(part)
+        if most is not None:
+            asked = asked.spaced(most)
+        return rank(scorer, asked, items=len(platform.rows.catalogue))
+
+    def offered(self, platform: Platform, adapter: Adapter, name: str) -> Kept:
+        """Another state beside the same, validated."""
+        return validated(platform, adapter, name, self.beside)
 
 
 def better(best: Kept, offered: Kept) -> Kept:
@@ -40,9 +63,13 @@ def better(best: Kept, offered: Kept) -> Kept:
     return offered if offered.validation > best.validation else best
 
 
-def validated(platform: Platform, adapter: Adapter) -> float:
-    """Mean NDCG@10 on the platform's validation part."""
-    return float(metrics.ndcg(platform.rank(adapter, "validation").ranks).mean())
+def validated(
+    platform: Platform, adapter: Adapter, name: str = "untrained", beside: Recall | None = None
+) -> Kept:
+    """A state with its mean NDCG@10 on the platform's validation part, or VALIDATED of it."""
+    state = Kept(adapter, 0.0, name, beside)
+    ranks = state.rank(platform, "validation", most=VALIDATED).ranks
+    return replace(state, validation=float(metrics.ndcg(ranks).mean()))
 
 
 def recipe_of(scenario: Scenario, *, epochs: int) -> Recipe:
@@ -78,7 +105,7 @@ def trained(
     def offer(epoch: int, adapter: Adapter) -> None:
         for platform in platforms:
             name = platform.config.name
-            state = Kept(adapter, validated(platform, adapter), f"epoch {epoch}")
+            state = start[name].offered(platform, adapter, f"epoch {epoch}")
             best[name] = better(best[name], state)
 
     first = platforms[0]
@@ -94,24 +121,32 @@ def trained(
     return best
 
 
-def federated(
-    platform: Platform, untrained: Kept, registry: Registry, reports: Sequence[RoundReport]
-) -> Kept:
+def with_sums(platform: Platform, alone: Kept, taken: Taken | None) -> Kept:
+    """The untrained state beside own memory and what sums say of the others', if any were taken."""
+    if taken is None or alone.beside is None:
+        return alone
+    return validated(platform, alone.adapter, beside=shared(platform, alone.beside, taken))
+
+
+def reports_of(registry: Registry) -> list[RoundReport]:
+    """What happened in every round."""
+    return [registry.load(round_)[1] for round_ in registry.rounds()]
+
+
+def federated(platform: Platform, untrained: Kept, registry: Registry) -> Kept:
     """The round whose adapter is best on the platform's validation part."""
     best = untrained
-    for report in reports[1:]:
+    for report in reports_of(registry)[1:]:
         if report.moved:
             adapter = registry.load(report.round)[0].adapter
-            told = report.validation.get(platform.config.name, {}).get("ndcg@10")
-            reached = validated(platform, adapter) if told is None else told
-            best = better(best, Kept(adapter, reached, f"round {report.round}"))
+            best = better(best, untrained.offered(platform, adapter, f"round {report.round}"))
     return best
 
 
 def at_home(
     platform: Platform,
     untrained: Kept,
-    shared: Kept,
+    federated: Kept,
     scenario: Scenario,
     *,
     seed: Sequence[int],
@@ -129,7 +164,7 @@ def at_home(
     )
     personal = trained(
         [platform],
-        {name: shared},
+        {name: federated},
         recipe_of(scenario, epochs=scenario.personalise_epochs),
         seed=(*seed, 1),
         progress=titled(progress, f"{name} personalised"),

@@ -15,9 +15,10 @@ from shared import terminal
 from shared.errors import ConfigError
 from simulations import audit
 from simulations.benchmarks import commands as bench
+from simulations.federations import Engine, federate
 from simulations.prepare import prepare
 from simulations.report import terminal_table
-from simulations.run import Engine, check_start, federate, full_comparison, with_seed
+from simulations.run import check_start, full_comparison, with_seed
 from simulations.scenario import find_scenario, load_scenario
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
@@ -35,7 +36,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="SCENARIO",
-        help="A TOML file, or a name: demo, amazon, retail, retail-alone, protocol.",
+        help="A TOML file, or a name: demo, channels, sisters, amazon, strangers, …",
         show_default=False,
     ),
 ]

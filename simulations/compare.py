@@ -3,11 +3,11 @@
     popularity, tfidf, itemknn   what a platform has without learning, or from its own counts
     prior                        the backbone untrained
     memory                       the prior and the platform's own memory, nothing trained
-    local                        the adapter trained on the platform's rows alone
-    federated                    the rounds of the scenario
+    local                        and the adapter trained on the platform's rows alone
+    federated                    the rounds of the scenario, own memory, and sums of all memories
     federated ε=8, 3, 1 …        the same under Plans, with simulated noise
     personalised                 the federated adapter, trained on at home
-    pooled                       one adapter on everyone's rows, as if they could be shared
+    pooled                       one adapter and one memory of everyone's rows, were they shared
 
 Validation chooses (simulations/candidates.py), test is read once.
 """
@@ -22,20 +22,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.memory import Memory, Recall
+from clients.beside import own
 from clients.platform import Platform
-from server.registry import Registry, RoundReport
+from server.registry import Registry
 from shared import metrics
 from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, silent, titled
 from simulations.baselines import ItemKnn, Popularity, TfIdf
+from simulations.beside import Taken, pooled
 from simulations.candidates import (
     Kept,
     at_home,
     federated,
     recipe_of,
+    reports_of,
     trained,
     validated,
+    with_sums,
 )
 from simulations.scenario import Scenario
 
@@ -61,7 +64,8 @@ def compare(
     registry: Registry,
     *,
     seed: int,
-    private: Mapping[str, Registry] | None = None,
+    sums: Taken | None = None,
+    private: Mapping[str, tuple[Registry, Taken | None]] | None = None,
     threads: int = 1,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], dict[str, Kept]]:
@@ -71,7 +75,8 @@ def compare(
         scenario: how long and how fast to train.
         platforms: opened; in the order of their names.
         registry: holds the rounds of the federation.
-        private: by scorer, the rounds of federations under Plans.
+        sums: its sums over pairs of items, if they were taken.
+        private: by scorer, the rounds and sums of federations under Plans.
         seed: of orders and resamples.
         threads: trainings at once; the result is the same for any number.
         progress: called after each batch.
@@ -81,24 +86,27 @@ def compare(
         federated state it keeps.
     """
     private = private or {}
-    reports = reports_of(registry)
     passes = scenario.federation.rounds * scenario.federation.epochs
-    untrained, shared, noised = {}, {}, {}
-    for platform in platforms:
-        name = platform.config.name
-        start = platform.untrained
-        untrained[name] = Kept(start, validated(platform, start), "untrained")
-        shared[name] = federated(platform, untrained[name], registry, reports)
+    alone, shared, noised, together = {}, {}, {}, {}
+    for place, platform in enumerate(platforms):
+        progress("what platforms remember", place, len(platforms))
+        name, start = platform.config.name, platform.untrained
+        recall = own(platform)
+        alone[name] = validated(platform, start, beside=recall)
+        shared[name] = federated(platform, with_sums(platform, alone[name], sums), registry)
         noised[name] = {
-            scorer: federated(platform, untrained[name], rounds, reports_of(rounds))
-            for scorer, rounds in private.items()
+            scorer: federated(platform, with_sums(platform, alone[name], taken), rounds)
+            for scorer, (rounds, taken) in private.items()
         }
+        whole = pooled(platform, recall, platforms)
+        together[name] = validated(platform, start, beside=whole)
+    progress("what platforms remember", len(platforms), len(platforms))
     with ThreadPoolExecutor(threads) as pool:
         # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
         everyone = pool.submit(
             trained,
             [platform.copy() for platform in platforms],
-            untrained,
+            together,
             recipe_of(scenario, epochs=passes),
             seed=(seed, 0),
             progress=titled(progress, "pooled"),
@@ -107,7 +115,7 @@ def compare(
             pool.submit(
                 at_home,
                 platform.copy(),
-                untrained[platform.config.name],
+                alone[platform.config.name],
                 shared[platform.config.name],
                 scenario,
                 seed=(seed, number),
@@ -115,33 +123,30 @@ def compare(
             )
             for number, platform in enumerate(platforms, start=1)
         ]
-        pooled = everyone.result()
+        with_all = everyone.result()
         tables = {}
         for number, (platform, home) in enumerate(zip(platforms, homes, strict=True), start=1):
             name = platform.config.name
             local, personal = home.result()
             kept = {
-                "prior": untrained[name],
+                "prior": validated(platform, platform.untrained),
+                "memory": alone[name],
                 "local": local,
                 "federated": shared[name],
                 **noised[name],
                 "personalised": personal,
-                "pooled": pooled[name],
+                "pooled": with_all[name],
             }
             tables[name] = read_test(
                 platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
             )
+    corrected(tables)
     found = {
         "scorers": ordered(private),
         "platforms": tables,
-        "rounds": [asdict(report) for report in reports],
+        "rounds": [asdict(report) for report in reports_of(registry)],
     }
     return found, shared
-
-
-def reports_of(registry: Registry) -> list[RoundReport]:
-    """What happened in every round."""
-    return [registry.load(round_)[1] for round_ in registry.rounds()]
 
 
 def ordered(private: Iterable[str]) -> list[str]:
@@ -157,7 +162,10 @@ def compare_untrained(
     tables = {}
     for number, platform in enumerate(platforms, start=1):
         start = platform.untrained
-        kept = {"prior": Kept(start, validated(platform, start), "untrained")}
+        kept = {
+            "prior": validated(platform, start),
+            "memory": validated(platform, start, beside=own(platform)),
+        }
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
@@ -189,7 +197,6 @@ def read_test(
         "popularity": Popularity.fit(rows, items=items),
         "tfidf": TfIdf.fit(platform.rows.catalogue),
         "itemknn": ItemKnn.fit(rows, items=items),
-        "memory": remembering(platform),
     }
     scorers: dict[str, Any] = {}
     gains: dict[str, NDArray[np.float64]] = {}
@@ -203,7 +210,7 @@ def read_test(
         rng = np.random.default_rng([*seed, number])
         more: dict[str, object] = {"validation": None, "kept": None}
         if name in kept:
-            ranking: Ranking = platform.rank(kept[name].adapter, "test")
+            ranking: Ranking = kept[name].rank(platform, "test")
             more = {"validation": {"ndcg@10": kept[name].validation}, "kept": kept[name].name}
         else:
             ranking = rank(counted[name], asked, items=items)
@@ -212,7 +219,7 @@ def read_test(
         gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
     progress(f"{platform.config.name} test", len(names), len(names))
     histories = platform.rows.histories
-    entry = {
+    entry: dict[str, Any] = {
         "shoppers": len(histories),
         "items": items,
         "events": len(histories.items),
@@ -221,22 +228,23 @@ def read_test(
     }
     if "federated" in gains:
         ours, theirs = gains["federated"], gains["local"]
-        entry["federated_vs_local"] = verdict(ours, theirs, resamples=resamples, seed=seed)
+        entry["against_local"] = {
+            name: verdict(gains[name], theirs, resamples=resamples, seed=seed)
+            for name in names
+            if name.startswith("federated")
+        }
+        entry["federated_vs_local"] = entry["against_local"]["federated"]
         entry["gain_by_length"] = by_length(
             ours, theirs, asked.contexts.lengths, resamples=resamples, seed=seed
         )
     return entry
 
 
-def remembering(platform: Platform) -> Recall:
-    """The untrained prior beside the Memory of the platform's train rows."""
-    return Recall(
-        prior=platform.copy().scorer(platform.untrained),
-        memory=Memory.of(
-            platform.rows.histories.without_last(2), items=len(platform.rows.catalogue)
-        ),
-        scale=platform.backbone.spec.prior_scale,
-    )
+def corrected(tables: Mapping[str, Any]) -> None:
+    """Add to each comparison with local its p by Holm's method over all of them together."""
+    every = [it for table in tables.values() for it in table["against_local"].values()]
+    for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
+        it["p_holm"] = p
 
 
 def verdict(

@@ -21,8 +21,8 @@ PROTOCOL = (
     "bootstrap over shoppers; federated is compared with local on the same shoppers, paired."
 )
 PRIVACY_COLUMNS = (
-    *("platform", "ε", "NDCG@10", "no Plan", "over prior"),
-    *("spent", "δ", "σ", "q", "steps"),
+    *("platform", "ε", "NDCG@10", "no Plan", "over local", "95 % interval", "p"),
+    *("spent", "δ", "σ", "q", "steps", "σ of sums"),
 )
 PRIVACY = (
     "Each platform trained under a Plan of its own: neighbours differ by one shopper's whole "
@@ -30,7 +30,7 @@ PRIVACY = (
     "number of shoppers, which a real platform keeps to itself, was taken as public, and the "
     "noise was drawn from a seed so that figures can be repeated: nobody is protected by this "
     "run. Which round a platform keeps is chosen at home and told to nobody, so it costs "
-    "nothing."
+    "nothing. The p of each comparison is Holm's, over all comparisons with local of this report."
 )
 
 
@@ -137,19 +137,24 @@ def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     for name, platform in metrics["platforms"].items():
         for run in metrics.get("privacy", []):
             plan, reached = run["platforms"][name], ndcg(platform, run["scorer"])
-            prior = ndcg(platform, "prior")
+            told = platform.get("against_local", {}).get(run["scorer"], {})
+            local = ndcg(platform, "local")
+            ends = [end / local if local > 0 else math.nan for end in interval(told.get("ci95"))]
             rows.append(
                 [
                     name,
                     f"{run['epsilon']:g}",
                     figure(reached),
                     figure(ndcg(platform, "federated")),
-                    percent(reached / prior - 1) if prior > 0 else NONE,
+                    percent(told.get("relative")),
+                    f"{percent(ends[0])} to {percent(ends[1])}",
+                    figure(told.get("p_holm"), ".3f"),
                     figure(plan["spent"], ".3f"),
                     f"{plan['delta']:.2g}",
                     figure(plan["noise_multiplier"], ".3f"),
                     figure(plan["sampling_rate"], ".3f"),
                     f"{run['rounds']} × {plan['steps']}",
+                    figure(plan.get("sums_noise"), ".3f"),
                 ]
             )
     return rows

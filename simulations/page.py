@@ -45,12 +45,14 @@ _SCORERS = {
     "popularity": "items by how many of this platform's shoppers took them; the same for everyone",
     "tfidf": "likeness of item texts, by their words",
     "prior": "the frozen Backbone, untrained: likeness of item texts, by their meaning",
-    "memory": "the prior and what this platform's own rows say of its items, untrained",
+    "memory": "the prior and what this platform's own rows say of its items; no Adapter is trained",
     "itemknn": "items that this platform's shoppers took together",
-    "local": "an Adapter trained on this platform's rows alone",
-    "federated": "one Adapter that all platforms trained together; no rows moved",
+    "local": "an Adapter trained on this platform's rows alone, beside its own memory",
+    "federated": "one Adapter that all platforms trained together, beside each one's own memory "
+    "and, where sums were taken, what the others' shoppers took together; no rows moved",
     "personalised": "the federated Adapter, trained further on this platform's rows alone",
-    "pooled": "an Adapter trained on all rows together, as if they could be shared: a yardstick",
+    "pooled": "an Adapter trained on all rows together, beside the memory of all, as if rows could "
+    "be shared: a yardstick",
 }
 _MARKS = dict(zip(VERDICTS, (("▲", "shared"), ("▼", "own"), ("○", "muted")), strict=True))
 _STRESSED = ("Negative transfer:", "<strong>Negative transfer:</strong>")
@@ -139,9 +141,9 @@ def _figures(metrics: Mapping[str, Any]) -> Iterable[str]:
     seen = [it for it in platforms if any(not math.isnan(validated(row, it)) for row in rounds)]
     yield panels(
         "Round by round",
-        "Validation NDCG@10 of the shared Adapter; round 0 is untrained (broken line). The ring is "
-        'the round that was kept. <span class="own">✕</span> the platform\'s reply was refused, '
-        "○ none came. Each platform has its own scale.",
+        "Validation NDCG@10 of the shared Adapter without any memory; round 0 is untrained (broken "
+        'line). The ring is the round that was kept. <span class="own">✕</span> the reply was '
+        "refused, ○ none came. Each platform has its own scale.",
         {name: validation_by_round(name, rounds, kept_round(platforms[name])) for name in seen},
     )
     yield _refusals(rounds)

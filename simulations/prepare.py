@@ -7,18 +7,22 @@ OUT/platforms/NAME.toml   what that platform's own client would be given
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients.platform import Platform, open_platform
+from clients.sums import own_pairs
+from server.pairs import listed, together
 from server.pretrain import pretrain
 from shared.backbone import new_backbone, save_backbone
 from shared.errors import DataError
 from shared.events import Histories, Part, question, training_part
 from shared.files import made_folder, replacing
+from shared.pairs import save_pairs
 from shared.tables.config import PlatformConfig, load_platform
 from shared.tables.dump import dump_platform
-from shared.tables.table import read_platform
+from shared.tables.table import PlatformRows, read_platform
 from shared.text import Progress, find_encoder, silent, titled
 from simulations.protected import unprotected
 from simulations.scenario import Scenario
@@ -34,11 +38,15 @@ class Ready:
         platforms: in the order of their names.
         files: each platform's TOML file, by name.
         backbone: the backbone's file.
+        met: list of the pairs that occur, over which sums are exact; None where none are taken.
+        near: list of the pairs near by text, over which they are noised.
     """
 
     platforms: tuple[Platform, ...]
     files: dict[str, Path]
     backbone: Path
+    met: Path | None = None
+    near: Path | None = None
 
 
 def prepare(
@@ -87,8 +95,15 @@ def prepare(
         save_backbone(new_backbone(spec, seed=seed), backbone)
     elif backbone is None:
         backbone = source_backbone(scenario, out, cache=cache, seed=seed, progress=progress)
+    met = near = None
+    if scenario.sums is not None:
+        met, near = lists(scenario, rows, out, cache=cache, progress=progress)
     mine = [
-        unprotected(replace(config, backbone=backbone, encoder=scenario.encoder, cache=cache), out)
+        unprotected(
+            replace(config, backbone=backbone, encoder=scenario.encoder, cache=cache),
+            out,
+            pairs=met,
+        )
         for config in configs
     ]
     platforms = [
@@ -101,7 +116,31 @@ def prepare(
         files[config.name] = place / f"{config.name}.toml"
         with replacing(files[config.name]) as part:
             part.write_text(dump_platform(config))
-    return Ready(tuple(platforms), files, backbone)
+    return Ready(tuple(platforms), files, backbone, met, near)
+
+
+def lists(
+    scenario: Scenario,
+    rows: Sequence[PlatformRows],
+    out: Path,
+    *,
+    cache: Path,
+    progress: Progress,
+) -> tuple[Path, Path]:
+    """Write the pairs that occur on any platform, and those that are near by text."""
+    assert scenario.sums is not None
+    near = listed(
+        [read.catalogue for read in rows],
+        encoder=scenario.encoder,
+        nearest=scenario.sums.nearest,
+        cache=cache,
+        progress=titled(progress, "all items"),
+    )
+    own = [own_pairs(training_part(read.histories), read.catalogue) for read in rows]
+    paths = made_folder(out) / "pairs-met.safetensors", out / "pairs-near.safetensors"
+    save_pairs(together(own), paths[0])
+    save_pairs(near, paths[1])
+    return paths
 
 
 def check_use(config: PlatformConfig, histories: Histories) -> None:

@@ -22,6 +22,7 @@ from clients.ledger import balance
 from clients.platform import Platform
 from server.config import Federation
 from server.registry import Registry
+from shared.accounting import Charge, noise_for
 from shared.errors import ConfigError
 from shared.files import made_folder, replacing
 from shared.plan import Plan, default_delta, plan
@@ -54,8 +55,14 @@ class Protected:
         return {config.name: place / f"{config.name}.toml" for config in self.configs}
 
 
-def unprotected(config: PlatformConfig, out: Path) -> PlatformConfig:
-    """A platform of public or made-up rows, which lets everything out at once."""
+def unprotected(config: PlatformConfig, out: Path, *, pairs: Path | None = None) -> PlatformConfig:
+    """A platform of public or made-up rows, which lets everything out at once.
+
+    Args:
+        config: of the platform.
+        out: folder of the run.
+        pairs: list of pairs over which its sums may leave, if they may.
+    """
     place = out.resolve() / "ledgers"
     return replace(
         config,
@@ -67,14 +74,27 @@ def unprotected(config: PlatformConfig, out: Path) -> PlatformConfig:
             head=place / f"{config.name}.head",
             key=place / f"{config.name}.key",
             answer_seconds=0.0,
+            pairs=pairs,
         ),
     )
 
 
 def protected(
-    scenario: Scenario, platforms: tuple[Platform, ...], out: Path, *, epsilon: float
+    scenario: Scenario,
+    platforms: tuple[Platform, ...],
+    out: Path,
+    *,
+    epsilon: float,
+    pairs: Path | None = None,
 ) -> Protected:
     """What one ε makes of the platforms and their federation; nothing is written yet.
+
+    Args:
+        scenario: how rounds go.
+        platforms: opened.
+        out: folder of the run.
+        epsilon: of every platform.
+        pairs: list of pairs over which sums are taken, if they are.
 
     Raises:
         PlanError: a platform has too few shoppers for any Plan.
@@ -92,8 +112,11 @@ def protected(
     for platform in platforms:
         open_ = unprotected(platform.config, place)
         assert open_.policy is not None
-        made = plan_of(scenario, len(platform.rows.histories), epsilon=epsilon)
-        configs.append(replace(open_, share_metrics=False, policy=replace(open_.policy, plan=made)))
+        count = len(platform.rows.histories)
+        noise = None if pairs is None else sums_noise(scenario, count, epsilon=epsilon)
+        made = plan_of(scenario, count, epsilon=epsilon, sums_noise=noise)
+        policy = replace(open_.policy, plan=made, pairs=pairs, sums_noise=noise)
+        configs.append(replace(open_, share_metrics=False, policy=policy))
     return Protected(epsilon, federation, place, tuple(configs))
 
 
@@ -121,8 +144,25 @@ def write(it: Protected, *, resume: bool) -> None:
             part.write_text(dump_platform(config))
 
 
-def plan_of(scenario: Scenario, shoppers: int, *, epsilon: float) -> Plan:
-    """The Plan of a platform with so many shoppers, that spends ε at 1/N^1.1 over all rounds."""
+def sums_noise(scenario: Scenario, shoppers: int, *, epsilon: float) -> float | None:
+    """σ of the one release of sums; None where none are taken."""
+    if scenario.sums is None:
+        return None
+    share = scenario.sums.share * epsilon
+    return noise_for(share, default_delta(shoppers), sampling_rate=1.0, steps=1)
+
+
+def plan_of(
+    scenario: Scenario, shoppers: int, *, epsilon: float, sums_noise: float | None = None
+) -> Plan:
+    """The Plan of a platform with so many shoppers, that spends ε at 1/N^1.1 over all rounds.
+
+    Args:
+        scenario: how many rounds.
+        shoppers: N.
+        epsilon: ε.
+        sums_noise: of sums that are released besides.
+    """
     settings, federation = scenario.privacy, scenario.federation
     rate = min(1.0, settings.batch / shoppers)
     return plan(
@@ -134,6 +174,7 @@ def plan_of(scenario: Scenario, shoppers: int, *, epsilon: float) -> Plan:
         update_norm=settings.update_norm,
         rounds=federation.rounds,
         delta=default_delta(shoppers),
+        beside=[] if sums_noise is None else [Charge(sums_noise)],
     )
 
 
@@ -146,12 +187,13 @@ def spent(it: Protected) -> dict[str, dict[str, Any]]:
         told = balance(config.policy)
         found[config.name] = {
             **config.policy.plan.public(),
+            "sums_noise": config.policy.sums_noise,
             **{name: asdict(told)[name] for name in ("spent", "releases")},
         }
     return found
 
 
-def told(runs: Mapping[float, tuple[Protected, Registry]]) -> list[dict[str, Any]]:
+def told(runs: Mapping[float, tuple[Protected, Registry, object]]) -> list[dict[str, Any]]:
     """The entry "privacy" of metrics.json: each ε with its Plans and what was spent."""
     return [
         {
@@ -161,7 +203,7 @@ def told(runs: Mapping[float, tuple[Protected, Registry]]) -> list[dict[str, Any
             "rounds": registry.rounds()[-1],
             "platforms": spent(it),
         }
-        for epsilon, (it, registry) in runs.items()
+        for epsilon, (it, registry, _sums) in runs.items()
     ]
 
 

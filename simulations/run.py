@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import platform as machine
 import resource
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from clients.app import SIMULATED
-from clients.app import app as client_app
-from server.app import app as server_app
 from server.registry import Registry
 from shared.adapter import save_adapter
 from shared.errors import ConfigError
@@ -28,15 +21,15 @@ from shared.files import made_folder
 from shared.text import Progress, silent
 from simulations.candidates import Kept
 from simulations.compare import compare, compare_untrained
-from simulations.harness import Config, require_ray, run_in_process, run_on_ray
-from simulations.prepare import Ready, prepare
-from simulations.protected import Protected, protected, scorer_name, told, write
+from simulations.federations import Engine, federate, federate_privately, one_core_each, sum_up
+from simulations.harness import require_ray
+from simulations.prepare import prepare
+from simulations.protected import scorer_name, told
 from simulations.report import write_report
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import default_world
 
 log = logging.getLogger("atoll.harness")
-Engine = Literal["in-process", "ray"]
 
 
 def with_seed(scenario: Scenario, seed: int | None) -> Scenario:
@@ -77,84 +70,8 @@ def clear(out: Path) -> None:
     Registry(out).clear()
     for name in ("report.html", "metrics.json", "table.md"):
         (out / name).unlink(missing_ok=True)
-    for folder in ("adapters", "private"):
+    for folder in ("adapters", "private", "sums"):
         shutil.rmtree(out / folder, ignore_errors=True)
-
-
-def federate(
-    scenario: Scenario,
-    ready: Ready,
-    out: Path,
-    *,
-    engine: Engine = "in-process",
-    threads: int = 1,
-    resume: bool = False,
-    under: Protected | None = None,
-) -> Registry:
-    """Run the rounds of a scenario with the deployed apps; they are recorded under `out`.
-
-    Args:
-        scenario: how the rounds go.
-        ready: the platforms.
-        out: folder of this run.
-        engine: the harness, or Flower's Ray engine.
-        threads: platforms that train at once, in process.
-        resume: go on from the last recorded round.
-        under: Plans, and the rounds that go with them, in place of the scenario's.
-
-    Raises:
-        AtollError: the federation cannot start or go on.
-    """
-    federation = under.federation if under else scenario.federation
-    files = under.files if under else ready.files
-    config: Config = {
-        **asdict(federation),
-        "backbone": str(ready.backbone),
-        "folder": str(out.resolve()),
-        "resume": resume,
-    }
-    nodes: dict[str, Config] = {
-        name: {"platform": str(file), SIMULATED: federation.seed} for name, file in files.items()
-    }
-    if engine == "ray":
-        run_on_ray(server_app, client_app, run_config=config, nodes=nodes)
-    else:
-        with one_core_each():
-            run_in_process(
-                server_app,
-                client_app,
-                run_config=config,
-                nodes=nodes,
-                threads=threads,
-                faults=scenario.faults,
-            )
-    return Registry(out)
-
-
-def federate_privately(
-    scenario: Scenario,
-    ready: Ready,
-    out: Path,
-    *,
-    engine: Engine = "in-process",
-    threads: int = 1,
-    resume: bool = False,
-) -> dict[float, tuple[Protected, Registry]]:
-    """The same under Plans, once for each ε of the scenario."""
-    plans = [
-        protected(scenario, ready.platforms, out, epsilon=epsilon)
-        for epsilon in scenario.privacy.epsilons
-    ]
-    runs = {}
-    for it in plans:
-        log.info("federation under epsilon %g, with simulated noise", it.epsilon)
-        again = resume and bool(Registry(it.out).rounds())
-        write(it, resume=again)
-        registry = federate(
-            scenario, ready, it.out, engine=engine, threads=threads, resume=again, under=it
-        )
-        runs[it.epsilon] = (it, registry)
-    return runs
 
 
 def full_comparison(
@@ -203,6 +120,7 @@ def full_comparison(
         found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
     else:
         how: dict[str, Any] = {"engine": engine, "threads": threads, "resume": resume}
+        sums = sum_up(scenario, ready, out, **how)
         registry = federate(scenario, ready, out, **how)
         private = federate_privately(scenario, ready, out, **how)
         with one_core_each():
@@ -210,7 +128,8 @@ def full_comparison(
                 scenario,
                 ready.platforms,
                 registry,
-                private={scorer_name(it): private[it][1] for it in private},
+                sums=sums,
+                private={scorer_name(it): private[it][1:] for it in private},
                 seed=seed,
                 threads=threads,
                 progress=progress,
@@ -242,14 +161,3 @@ def full_comparison(
         save_adapter(state.adapter, adapters / f"{name}.safetensors")
     write_report(metrics, out)
     return metrics
-
-
-@contextlib.contextmanager
-def one_core_each() -> Iterator[None]:
-    """Each training computes on one core, so that `--threads` changes the time and not a bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -39,6 +39,10 @@ steps = 10                     # of a round; left out, as many as pass over the 
 learning_rate = 0.01           # in place of [federation]'s, as is server_learning_rate
 update_norm = 100.0
 
+[sums]                         # of what shoppers take together, by items of the same identifier
+nearest = 40                   # under a Plan: pairs of each item with so many, nearest by text
+share = 0.95                   # of ε that goes into the sums; the rounds have the rest
+
 [[faults]]                     # drop, delay, fail, or corrupt with nan, shape, digest or empty
 platform = "kiosk"
 round = 3
@@ -51,93 +55,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
-
-from server.config import Federation, FederationSection, federation_from
+from server.config import Federation, federation_from
 from server.pretrain import SHAPE
 from shared.backbone import BackboneSpec
-from shared.config import Section, read_toml
+from shared.config import read_toml
 from shared.errors import ConfigError
+from shared.pairs import NEAREST
 from shared.tables.config import PlatformConfig, encoder_name, platform_from
 from shared.tables.policy import UPDATE_NORM
-from shared.text import DEFAULT_ENCODER
 from simulations.harness import Fault, check_faults
+from simulations.scenario_file import ScenarioFile
 from simulations.worlds.embedded import default_world
 
 SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
 SHIPPED = Path(__file__).parent / "scenarios"
-
-
-class _World(Section):
-    scale: float = Field(1.0, gt=0, le=100)
-
-
-class _Platform(Section):
-    name: str
-    weight: float = 1.0
-    events: dict[str, Any]
-    items: dict[str, Any]
-
-
-class _Backbone(Section):
-    path: str | None = None
-    encoder: str = DEFAULT_ENCODER
-    source_scale: float = Field(1.0, gt=0, le=100)
-    width: int = Field(SHAPE.width, ge=4, le=4096)
-    layers: int = Field(SHAPE.layers, ge=1, le=64)
-    heads: int = Field(SHAPE.heads, ge=1, le=64)
-    rank: int = Field(SHAPE.rank, ge=1, le=1024)
-    out_rank: int = Field(SHAPE.out_rank, ge=1, le=1024)
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError("width must be a multiple of heads")
-        return self
-
-
-class _Comparison(Section):
-    personalise_epochs: int = Field(3, ge=1, le=1000)
-    resamples: int = Field(2000, ge=100, le=100_000)
-
-
-class _Privacy(Section):
-    epsilons: list[float] = Field(default_factory=list, max_length=12)
-    clip: float = Field(1.0, gt=0)
-    batch: int = Field(256, ge=1)
-    steps: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0, le=1)
-    server_learning_rate: float | None = Field(None, gt=0, le=10)
-    update_norm: float = Field(UPDATE_NORM, gt=0)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if not all(epsilon > 0 for epsilon in self.epsilons):
-            raise ValueError("epsilons must all be above 0")
-        if len(set(self.epsilons)) < len(self.epsilons):
-            raise ValueError("each of epsilons must be named once")
-        return self
-
-
-class _Fault(Section):
-    platform: str
-    round: int = Field(ge=1)
-    kind: Literal["drop", "delay", "fail", "corrupt"]
-    seconds: float = Field(0.0, ge=0)
-    corruption: Literal["nan", "shape", "digest", "empty"] = "nan"
-
-
-class _File(Section):
-    title: str
-    world: _World | None = None
-    platforms: list[_Platform] = Field(default_factory=list)
-    backbone: _Backbone = _Backbone()
-    federation: FederationSection = FederationSection()
-    comparison: _Comparison = _Comparison()
-    privacy: _Privacy = _Privacy()
-    faults: list[_Fault] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -164,6 +96,19 @@ class PrivacySettings:
 
 
 @dataclass(frozen=True)
+class SumsSettings:
+    """Sums over pairs of items, beside the rounds.
+
+    Attributes:
+        nearest: under a Plan, of each item by text.
+        share: of ε that goes into them.
+    """
+
+    nearest: int = NEAREST
+    share: float = 0.95
+
+
+@dataclass(frozen=True)
 class Scenario:
     """A scenario file, checked.
 
@@ -180,6 +125,7 @@ class Scenario:
         personalise_epochs: passes over a platform's own rows after the federation.
         resamples: of the bootstrap.
         privacy: the federations under Plans.
+        sums: over pairs of items that platforms have in common; None takes none.
         faults: what goes wrong.
     """
 
@@ -195,6 +141,7 @@ class Scenario:
     personalise_epochs: int
     resamples: int
     privacy: PrivacySettings
+    sums: SumsSettings | None
     faults: tuple[Fault, ...]
 
 
@@ -225,7 +172,7 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         ConfigError: a key is missing, unknown or wrong, or platforms and world are both or neither
             there.
     """
-    file = read_toml(path, _File)
+    file = read_toml(path, ScenarioFile)
     if (file.world is None) == (not file.platforms):
         raise ConfigError(
             "needs either [world] or [[platforms]]",
@@ -275,5 +222,6 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         privacy=PrivacySettings(
             **{**file.privacy.model_dump(), "epsilons": tuple(file.privacy.epsilons)}
         ),
+        sums=SumsSettings(**file.sums.model_dump()) if file.sums else None,
         faults=faults,
     )

@@ -17,7 +17,7 @@ from clients import membership
 from clients.ledger import entries
 from clients.membership import Membership, home_of, load
 from clients.platform import frozen_parts
-from clients.readiness import policy_of, privacy_line
+from clients.readiness import pairs_for, policy_of, privacy_line
 from shared import doctor as both
 from shared.audit_log import verify
 from shared.channel import NAME, split
@@ -85,6 +85,8 @@ def _platform(config: PlatformConfig, platform: Path) -> Iterator[Check]:
         told = f"{report.events:,} events of {shoppers:,} shoppers, {report.items:,} items"
         yield Check("tables", True, told)
     yield tried("backbone", lambda: frozen_parts(config)[0].digest)
+    if (named := config.policy) is not None and named.pairs is not None:
+        yield tried("pairs", lambda: pairs_for(named).digest)
     try:
         policy = policy_of(config, platform)
         if shoppers is None:

@@ -21,6 +21,7 @@ from shared.backbone import load_backbone
 from shared.channel import split
 from shared.doctor import Check, tried
 from shared.errors import AtollError, IdentityError
+from shared.pairs import load_pairs
 from shared.signing import public_of, signing_key
 from shared.trust import authorities, certificates, hosts_of
 
@@ -53,6 +54,8 @@ def checks(settings: ServerHome, *, now: float) -> Iterator[Check]:
     yield both.port("port", settings.listen, ours=up)
     yield both.port("health", settings.health, ours=up)
     yield tried("backbone", lambda: load_backbone(settings.backbone).digest)
+    if (listed := settings.pairs) is not None:
+        yield tried("pairs", lambda: load_pairs(listed).digest)
     yield tried("release", lambda: current(home).digest)
     yield tried("audit log", lambda: _audit(home))
     yield from _platforms(home, now)

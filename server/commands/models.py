@@ -40,14 +40,19 @@ Named = Annotated[
 Why = Annotated[
     str, typer.Option(help="Why, for history and audit log; must be given.", show_default=False)
 ]
+Sums = Annotated[
+    bool, typer.Option("--sums", help="Of the sums over pairs, in place of the rounds.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 HOME = Path("atoll-server")
 
 
 @cli.command("list", epilog="Example: atoll-server models list --folder runs/demo")
-def list_command(home: Home = HOME, folder: Folder = None, as_json: AsJson = False) -> None:
+def list_command(
+    home: Home = HOME, folder: Folder = None, sums: Sums = False, as_json: AsJson = False
+) -> None:
     """List the versions: round, adapter, participants, validation mean, and which is promoted."""
-    registry, _public = opened(home, folder)
+    registry, _public = opened(home, folder, sums=sums)
     promoted = registry.current()
     found = [it for it in registry.versions() if it.present]
     if as_json:
@@ -123,10 +128,13 @@ def export(
     ] = None,
     home: Home = HOME,
     folder: Folder = None,
+    sums: Sums = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write a version as files for platforms: NAME.safetensors, and NAME.json that is signed."""
-    registry, public = opened(home, folder)
+    registry, public = opened(home, folder, sums=sums)
+    if sums and version is None:
+        version = "1"  # there is one, and nobody has to choose it
     found = registry.current() if version is None else models.find(registry, version)
     if found is None:
         raise RoundError(
@@ -139,13 +147,15 @@ def export(
         say(str(path))
 
 
-def opened(home: Path, folder: Path | None) -> tuple[Registry, str | None]:
+def opened(home: Path, folder: Path | None, *, sums: bool = False) -> tuple[Registry, str | None]:
     """The registry, and the key by which its signatures are checked, if there is one.
 
     Raises:
         ConfigError: it holds no versions.
     """
-    place = folder if folder is not None else home / "run"
+    place = (home if folder is None else folder) / ("sums" if sums else "run")
+    if folder is not None and not sums:
+        place = folder
     registry = Registry(place)
     if not registry.versions():
         raise ConfigError(

@@ -13,7 +13,7 @@ import logging
 import signal
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ import typer
 
 from server import authority
 from server.app import app as server_app
+from server.config import Federation
 from server.enrolment import Enrolment
 from server.enrolment_service import handlers
 from server.home import ServerHome, load_home, owners_alone
@@ -34,6 +35,7 @@ from shared.checkpoints import Checkpoints
 from shared.errors import AtollError
 from shared.health import Health, served
 from shared.locking import alone
+from shared.pairs import load_pairs
 from shared.signing import signing_key
 
 log = logging.getLogger("atoll.server")
@@ -56,6 +58,8 @@ def up(
     """Serve the platforms and run the rounds, in the foreground, until told to stop."""
     settings = load_home(home)
     current(home)  # without a release no platform could be asked anything
+    if settings.pairs is not None:
+        load_pairs(settings.pairs)
     logs.to_stderr()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -87,6 +91,9 @@ def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
         try:
             if (now := stamp(home)) != seen:
                 settings, seen, pause = load_home(home), now, FIRST
+            if sums_left(settings):
+                single = replace(settings, federation=one_round(settings.federation))
+                run(single, link, runs, health, sums=True)
             if rounds_left(settings):
                 run(settings, link, runs, health)
             if once:
@@ -171,18 +178,21 @@ class Runs:
         self._begun = None
 
 
-def run(settings: ServerHome, link: SuperLink, runs: Runs, health: Health) -> None:
-    """One run of the ServerApp, from the last recorded round.
+def run(
+    settings: ServerHome, link: SuperLink, runs: Runs, health: Health, *, sums: bool = False
+) -> None:
+    """One run of the ServerApp, from the last recorded round; or the one that takes sums.
 
     Raises:
         RoundError: it cannot start or go on.
     """
     bundle = current(settings.path)
     wait_for(settings.platforms or settings.federation.quorum, link, health)
-    folder = settings.path / "run"
+    folder = settings.path / ("sums" if sums else "run")
+    start = {"pairs": str(settings.pairs)} if sums else {"backbone": str(settings.backbone)}
     config: Config = {
         **asdict(settings.federation),
-        "backbone": str(settings.backbone),
+        **start,
         "folder": str(folder),
         "resume": bool(Registry(folder).rounds()),
         "signing": str(settings.path / "signing.key"),
@@ -228,6 +238,16 @@ def rounds_left(settings: ServerHome) -> bool:
     """Whether rounds are to be run."""
     done = Registry(settings.path / "run").rounds()
     return not done or done[-1] < settings.federation.rounds
+
+
+def sums_left(settings: ServerHome) -> bool:
+    """Whether sums are to be taken."""
+    return settings.pairs is not None and 1 not in Registry(settings.path / "sums").rounds()
+
+
+def one_round(asked: Federation) -> Federation:
+    """One round, and what is asked of training left out."""
+    return replace(asked, rounds=1, fraction=1.0, clip=0.0, noise_multiplier=0.0, steps=0)
 
 
 def changed(home: Path, seen: int) -> None:

@@ -10,10 +10,12 @@
     columns = { shopper = "user", item = "item", order = "pos" }  # or time; optional kind, value
     min_length = 3                 # events a History needs
     limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
+    part = [0.0, 0.6]              # optional: keep only shoppers whose hash is in this part
 
     [items]
     path = "items.tsv.gz"
     columns = { item = "item", text = "text" }  # text, title or both; category, price, brand, image
+    part = [0.0, 0.5]              # optional: keep only items whose hash is in this part
     without_text = "refuse"        # or "identifier": an item without text goes by its identifier
 
     [participation]                # when and for whom it trains: shared/tables/participation.py
@@ -24,6 +26,8 @@
     cache = "cache"                # folder of item vectors
 
     [privacy]                      # what may leave: shared/tables/policy.py
+
+    [sums]                         # what may be told of items that go together: the same file
 
     [performance]                  # optional; nothing in it bears on privacy
     microbatch = 64                # Histories at once in memory under a Plan, at most
@@ -41,25 +45,31 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE
 from shared.config import Section, parse, read_toml
-from shared.errors import ConfigError
 from shared.events import MIN_LENGTH
+from shared.tables.draw import WHOLE, Part, checked
+from shared.tables.formats import TableFormat, format_of
 from shared.tables.participation import (
     Participation,
     ParticipationSection,
     participation_of,
 )
-from shared.tables.policy import Policy, PrivacySection, check_metrics, policy_of
+from shared.tables.policy import (
+    Policy,
+    PrivacySection,
+    SumsSection,
+    check_metrics,
+    policy_of,
+)
 from shared.text import DEFAULT_ENCODER
 from shared.training import Speed
 from shared.update import MAX_WEIGHT
 
-TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
 WithoutText = Literal["refuse", "identifier"]
 
 
@@ -71,6 +81,8 @@ class EventTable:
         columns: the table's column for each of shopper, item, order or time, and kind and value.
         min_length: events a History needs, at least MIN_LENGTH.
         limit: keep only this many of the shoppers with a long enough History, or all if None.
+        part: keep only shoppers whose hash, from 0 to 1, is not below the first nor from the second
+            on. Whether one is kept depends on nobody else.
     """
 
     path: Path
@@ -78,6 +90,7 @@ class EventTable:
     columns: Mapping[str, str]
     min_length: int = MIN_LENGTH
     limit: int | None = None
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True)
@@ -87,12 +100,14 @@ class ItemTable:
     Attributes:
         columns: the table's column for each of item, text, title, category, price, brand, image.
         without_text: refuse an item without text, or let its identifier stand for it.
+        part: as of the shoppers, of items.
     """
 
     path: Path
     format: TableFormat
     columns: Mapping[str, str]
     without_text: WithoutText = "refuse"
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,7 @@ class _Events(Section):
     columns: _EventColumns
     min_length: int = Field(default=MIN_LENGTH, ge=MIN_LENGTH)
     limit: int | None = Field(default=None, ge=2)
+    part: Part = WHOLE
 
 
 class _ItemColumns(Section):
@@ -172,6 +188,7 @@ class _Items(Section):
     format: TableFormat | None = None
     columns: _ItemColumns
     without_text: WithoutText = "refuse"
+    part: Part = WHOLE
 
 
 class _Backbone(Section):
@@ -195,6 +212,7 @@ class _File(Section):
     items: _Items
     backbone: _Backbone = _Backbone()
     privacy: PrivacySection | None = None
+    sums: SumsSection | None = None
     performance: _Performance = _Performance()
     evaluation: _Evaluation = _Evaluation()
     participation: ParticipationSection = ParticipationSection()
@@ -231,31 +249,32 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         return None if path is None else absolute(path)
 
     events, items = file.events, file.items
-    policy = None
-    if file.privacy is not None:
-        policy = policy_of(
-            file.privacy,
-            name=file.platform.name,
-            base=Path(os.path.abspath(base)),
-            metrics_noise=file.evaluation.noise_multiplier,
-            where=where,
-        )
+    policy = policy_of(
+        file.privacy,
+        file.sums,
+        name=file.platform.name,
+        base=Path(os.path.abspath(base)),
+        metrics_noise=file.evaluation.noise_multiplier,
+        where=where,
+    )
     check_metrics(policy, share_metrics=file.evaluation.share_metrics, where=where)
     return PlatformConfig(
         name=file.platform.name,
         weight=file.platform.weight,
         events=EventTable(
             path=absolute(events.path),
-            format=_format(events.path, events.format, f"{where}: events"),
+            format=format_of(events.path, events.format, f"{where}: events"),
             columns=events.columns.model_dump(exclude_none=True),
             min_length=events.min_length,
             limit=events.limit,
+            part=checked(events.part, f"{where}: events"),
         ),
         items=ItemTable(
             path=absolute(items.path),
-            format=_format(items.path, items.format, f"{where}: items"),
+            format=format_of(items.path, items.format, f"{where}: items"),
             columns=items.columns.model_dump(exclude_none=True),
             without_text=items.without_text,
+            part=checked(items.part, f"{where}: items"),
         ),
         backbone=optional(file.backbone.path),
         cache=optional(file.backbone.cache),
@@ -270,24 +289,3 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
 def encoder_name(name: str, base: Path) -> str:
     """A folder's absolute path, or the name as it stands."""
     return os.path.abspath(base / name) if (base / name).is_dir() else name
-
-
-def _format(path: str, given: TableFormat | None, where: str) -> TableFormat:
-    """The format that is given or that the suffix says; only text may be gzipped."""
-    suffixes = Path(path).suffixes
-    gz = suffixes[-1:] == [".gz"]
-    suffix = suffixes[-2:-1] if gz else suffixes[-1:]
-    found = given or "".join(suffix).removeprefix(".")
-    if found not in ("csv", "tsv", "parquet", "jsonl"):
-        raise ConfigError(
-            f"the suffix of path {path!r} names no table format",
-            where=where,
-            todo='write format = "csv", "tsv", "parquet" or "jsonl"',
-        )
-    if gz and found == "parquet":
-        raise ConfigError(
-            f"path {path!r} is a gzipped Parquet file",
-            where=where,
-            todo="unpack it: Parquet packs its own columns",
-        )
-    return cast(TableFormat, found)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from shared.tables.config import PlatformConfig
+from shared.tables.draw import WHOLE
 from shared.tables.participation import written
 from shared.tables.policy import Policy
 
@@ -23,15 +24,18 @@ def dump_platform(config: PlatformConfig) -> str:
             "columns": events.columns,
             "min_length": events.min_length,
             "limit": events.limit,
+            "part": None if events.part == WHOLE else events.part,
         },
         "items": {
             "path": items.path,
             "format": items.format,
             "columns": items.columns,
             "without_text": items.without_text,
+            "part": None if items.part == WHOLE else items.part,
         },
         "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
         "privacy": _privacy(config.policy),
+        "sums": _sums(config.policy),
         "participation": written(config.participation),
         "performance": asdict(config.speed),
         "evaluation": {
@@ -55,6 +59,12 @@ def _privacy(policy: Policy | None) -> dict[str, object]:
         numbers = {name: it for name, it in policy.plan.public().items() if name != "unit"}
     kept = ("dataset", "ledger", "head", "key", "answer_seconds")
     return {**numbers, **{name: getattr(policy, name) for name in kept}}
+
+
+def _sums(policy: Policy | None) -> dict[str, object]:
+    if policy is None or policy.pairs is None:
+        return {}
+    return {"pairs": policy.pairs, "noise_multiplier": policy.sums_noise}
 
 
 def _toml(value: object) -> str:

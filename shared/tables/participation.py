@@ -26,9 +26,9 @@ from pydantic import Field, field_validator
 
 from shared.config import Section
 from shared.device import Use
-from shared.tasks import next_item
+from shared.tasks import co_visitation, next_item
 
-KNOWN = (next_item.NAME,)  # tasks of this version
+KNOWN = (next_item.NAME, co_visitation.NAME)  # tasks of this version
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY = 24 * 60  # minutes

@@ -1,4 +1,4 @@
-"""What a platform lets leave it: the [privacy] section of its file. Nobody else can loosen it.
+"""What a platform lets leave it: [privacy] and [sums] of its file. Nobody else can loosen them.
 
 [privacy]                      # without this section a platform trains for nobody
 epsilon = 3.0                  # the budget of this data set, for all rounds of all runs
@@ -16,6 +16,10 @@ head = "shop.head"             # better on another disk than the ledger
 key = "shop.key"               # signs reports; made when first needed
 answer_seconds = 1.0           # replies leave at whole multiples of this, 0 at once
 
+[sums]                         # without it nothing is told of which items go together
+pairs = "pairs.safetensors"    # the public list that is counted over
+epsilon = 2.5                  # of the budget, for this one release; or noise_multiplier
+
 [privacy]                      # for public or made-up rows: nothing is protected
 unprotected = true
 """
@@ -29,9 +33,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE, Charge, noise_for
 from shared.config import Section
 from shared.errors import ConfigError, PlanError
-from shared.plan import Plan, plan
+from shared.plan import Plan, default_delta, plan
 
 UPDATE_NORM = 100.0  # far beyond what a round moves: it bounds what a fault could send
 
@@ -48,6 +53,8 @@ class Policy:
         key: file of the platform's signing key.
         answer_seconds: replies leave at whole multiples of this; 0 is at once.
         metrics_noise: σ of a release of validation metrics, or None: never released under a Plan.
+        pairs: file of the pairs whose sums may leave, or None: none may.
+        sums_noise: σ of that release; None where there is no Plan.
     """
 
     plan: Plan | None
@@ -57,6 +64,8 @@ class Policy:
     key: Path
     answer_seconds: float = 1.0
     metrics_noise: float | None = None
+    pairs: Path | None = None
+    sums_noise: float | None = None
 
     @property
     def refused(self) -> Path:
@@ -96,13 +105,52 @@ class PrivacySection(Section):
         return self
 
 
+class SumsSection(Section):
+    """The keys of [sums]."""
+
+    pairs: str
+    epsilon: float | None = None
+    noise_multiplier: float | None = Field(default=None, ge=SMALLEST_NOISE, le=LARGEST_NOISE)
+
+
+def sums_noise(section: PrivacySection, sums: SumsSection, *, where: str) -> float | None:
+    """σ of the one release of sums; None where nothing is protected.
+
+    Raises:
+        ConfigError: ε and σ are both or neither given under a Plan, or one without.
+        PlanError: ε is out of range.
+    """
+    given = (sums.epsilon is not None) + (sums.noise_multiplier is not None)
+    if given != (0 if section.unprotected else 1):
+        raise ConfigError(
+            "has noise for rows that are unprotected"
+            if section.unprotected
+            else "needs either epsilon or noise_multiplier under a Plan",
+            where=f"{where} [sums]",
+            todo="leave both out" if section.unprotected else "give exactly one of the two",
+        )
+    if sums.epsilon is None:
+        return sums.noise_multiplier
+    delta = section.delta  # one that is out of range is told of [privacy]
+    if delta is None or not 0 < delta < 1:
+        delta = default_delta(max(2, section.shoppers_at_least or 0))
+    return noise_for(sums.epsilon, delta, sampling_rate=1.0, steps=1)
+
+
 def policy_of(
-    section: PrivacySection, *, name: str, base: Path, metrics_noise: float | None, where: str
-) -> Policy:
-    """The Policy of a [privacy] section.
+    section: PrivacySection | None,
+    sums: SumsSection | None,
+    *,
+    name: str,
+    base: Path,
+    metrics_noise: float | None,
+    where: str,
+) -> Policy | None:
+    """The Policy of a [privacy] section and a [sums] section; None where neither is there.
 
     Args:
-        section: parsed.
+        section: parsed, if it is there.
+        sums: likewise.
         name: of the platform.
         base: the folder where relative paths start.
         metrics_noise: σ of the [evaluation] section.
@@ -112,7 +160,19 @@ def policy_of(
         PlanError: its numbers make no Plan.
         ConfigError: two of its files are one.
     """
-    made = None
+    if section is None:
+        if sums is not None:
+            raise ConfigError(
+                "stands without [privacy]",
+                where=f"{where} [sums]",
+                todo="write a [privacy] section, or leave [sums] out",
+            )
+        return None
+    made = noise = None
+    try:
+        noise = sums_noise(section, sums, where=where) if sums is not None else None
+    except PlanError as fault:
+        raise PlanError(fault.what, where=f"{where} [sums]", todo=fault.todo) from None
     if not section.unprotected:
         try:
             made = plan(
@@ -126,6 +186,7 @@ def policy_of(
                 rounds=section.rounds,
                 delta=section.delta,
                 expected_batch=section.expected_batch,
+                beside=[] if noise is None else [Charge(noise)],
             )
         except PlanError as fault:
             raise PlanError(fault.what, where=f"{where} [privacy]", todo=fault.todo) from None
@@ -145,6 +206,8 @@ def policy_of(
         **files,
         answer_seconds=section.answer_seconds,
         metrics_noise=metrics_noise,
+        pairs=None if sums is None else Path(os.path.abspath(base / sums.pairs)),
+        sums_noise=noise,
     )
 
 

@@ -10,7 +10,6 @@ are counted from 1 at the first row of data. No message holds a value of an even
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import polars as pl
 
@@ -18,10 +17,10 @@ from shared.catalogue import Catalogue
 from shared.errors import DataError
 from shared.events import EVENT_SCHEMA, Histories, group
 from shared.tables.config import EventTable, ItemTable, PlatformConfig
+from shared.tables.draw import ITEMS, SHOPPERS, WHOLE, drawn, within
 from shared.tables.scan import read_text
 
 LATEST = 1e11  # seconds, year 5138: a larger time is in milliseconds
-LIMIT_KEY = b"atoll limit 1"  # one key for all: a shopper of two platforms is in both or neither
 
 _DATE = r"^\d{4}-\d{2}-\d{2}"
 _CLOCK = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?"
@@ -58,7 +57,7 @@ class ReadReport:
             f"{self.unknown_items:,} events of items not in the catalogue": self.unknown_items,
             f"{self.short_shoppers:,} shoppers with fewer than {self.min_length} events"
             f" ({self.short_events:,} events)": self.short_shoppers,
-            f"{self.limited_shoppers:,} shoppers over the limit"
+            f"{self.limited_shoppers:,} shoppers outside part or limit"
             f" ({self.limited_events:,} events)": self.limited_shoppers,
             f"{self.item_duplicates:,} item rows that repeat another": self.item_duplicates,
         }
@@ -106,7 +105,14 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
             where=table.path,
             todo="give longer Histories, or check that both tables name items alike",
         )
-    chosen = sorted(shoppers, key=_drawn)[: table.limit]
+    inside = [shopper for shopper in shoppers if within(table.part, shopper, SHOPPERS)]
+    if len(inside) < 2:
+        raise DataError(
+            f"fewer than two shoppers are in part {list(table.part)}",
+            where=table.path,
+            todo="give a larger part",
+        )
+    chosen = sorted(inside, key=lambda shopper: drawn(shopper, SHOPPERS))[: table.limit]
     kept = long.filter(pl.col("shopper").is_in(chosen))
     kept = kept.sort("shopper", "order", "item", "kind", "value")
     report = ReadReport(
@@ -129,9 +135,13 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     return PlatformRows(kept, catalogue, histories, report)
 
 
-def _drawn(shopper: str) -> bytes:
-    """The shopper's place in the draw of `limit`: a hash, so that a larger limit only adds."""
-    return blake2b(shopper.encode(), key=LIMIT_KEY, digest_size=16).digest()
+def read_catalogue(table: ItemTable) -> Catalogue:
+    """Reads a table of items alone.
+
+    Raises:
+        DataError: as of `read_platform`.
+    """
+    return _items(table)[0]
 
 
 def _events(rows: pl.DataFrame, table: EventTable) -> pl.DataFrame:
@@ -156,6 +166,10 @@ def _items(table: ItemTable) -> tuple[Catalogue, int, int]:
     """The Catalogue, how many rows repeated another, how many items had no text."""
     rows, _ = read_text(table)
     _refuse(rows, pl.col("item").is_null(), "is empty", "item", table)
+    if table.part != WHOLE:
+        rows = rows.filter([within(table.part, item, ITEMS) for item in rows["item"]])
+    if rows.is_empty():
+        raise DataError("no item is in its part", where=table.path, todo="give a larger part")
     parts = [role for role in ("title", "brand", "category", "text") if role in rows.columns]
     text = pl.concat_str(parts, separator=" ", ignore_nulls=True).str.replace_all(r"\s+", " ")
     rows = rows.with_columns(text=text)

@@ -187,7 +187,7 @@ def test_a_platform_whose_file_says_nothing_of_privacy_trains_for_nobody(
     assert refusals(ask(path, wire.TRAIN, round_(start, 1))) == [Refusal.POLICY]
     (reply,) = ask(path, wire.EVALUATE, asking.request(start))
     assert reply.has_error()
-    (hello,) = ask(path, wire.HELLO, wire.nothing())
+    (hello,) = ask(path, wire.HELLO, wire.hello("next-item"))
     assert wire.read_member(hello.content).platform == "shop"
 
 
@@ -213,9 +213,9 @@ def test_answers_leave_at_whole_multiples_of_the_policys_step(
 ) -> None:
     path = make_platform(tmp_path)
     path.write_text(path.read_text().replace("answer_seconds = 0.0", "answer_seconds = 0.2"))
-    ask(path, kind, wire.nothing())  # opened now
+    ask(path, kind, RecordDict())  # opened now
     began = time.monotonic()
-    ask(path, kind, wire.nothing())  # to train on nothing is refused, and no sooner
+    ask(path, kind, RecordDict())  # to train on nothing is refused, and no sooner
     assert time.monotonic() - began >= 0.2
 
 

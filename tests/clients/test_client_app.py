@@ -63,7 +63,7 @@ def told(content: RecordDict) -> set[str | int | float]:
 def test_hello_tells_four_public_fields_and_nothing_else(
     trio: dict[str, Path], opened: dict[str, Platform]
 ) -> None:
-    (reply,) = ask(trio["harbour"], (wire.HELLO, wire.nothing()))
+    (reply,) = ask(trio["harbour"], (wire.HELLO, wire.hello("next-item")))
     assert list(reply.content) == [records.REQUEST]
     assert dict(reply.content.config_records[records.REQUEST]) == {
         "platform": "harbour",
@@ -119,7 +119,7 @@ def test_no_reply_holds_a_shopper_an_item_or_a_count_of_rows(
         counts = {*vars(rows.report).values(), *rows.histories.lengths.tolist()} - {0, 1, 2}
         for reply in ask(
             trio[name],
-            (wire.HELLO, wire.nothing()),
+            (wire.HELLO, wire.hello("next-item")),
             (wire.TRAIN, asking.request(start, TRAINING)),
             (wire.EVALUATE, asking.request(start)),
         ):
@@ -182,7 +182,7 @@ def changed(request: RecordDict, **fields: str) -> RecordDict:
 
 
 SPOILT: dict[str, Callable[[Adapter], RecordDict]] = {
-    "nothing": lambda _: wire.nothing(),
+    "nothing": lambda _: RecordDict(),
     "another backbone": lambda a: asking.request(replace(a, backbone="x" * 64), TRAINING),
     "another task": lambda a: asking.request(replace(a, task="next-basket"), TRAINING),
     "another shape": lambda a: asking.request(
@@ -215,7 +215,7 @@ def test_an_adapter_of_another_backbone_or_task_is_named(
     opened: dict[str, Platform], start: Adapter
 ) -> None:
     check_fit(start, opened["kiosk"])
-    with pytest.raises(AdapterError, match="adapter is for backbone other…"):
+    with pytest.raises(AdapterError, match="adapter is for other…"):
         check_fit(replace(start, backbone="other"), opened["kiosk"])
     with pytest.raises(AdapterError, match="task 'other'"):
         check_fit(replace(start, task="other"), opened["kiosk"])
@@ -231,7 +231,7 @@ def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: Schedul
 
 def test_nothing_the_server_sends_names_another_file(trio: dict[str, Path], start: Adapter) -> None:
     request = changed(asking.request(start, TRAINING), platform=str(trio["kiosk"]))
-    hello = RecordDict({records.REQUEST: ConfigRecord({"platform": str(trio["kiosk"])})})
+    hello = changed(wire.hello("next-item"), platform=str(trio["kiosk"]))
     who, trained, plain = ask(
         trio["atelier"],
         (wire.HELLO, hello),
@@ -277,6 +277,6 @@ def test_a_platform_that_cannot_be_opened_is_tried_again_at_the_next_message(
 
 def test_the_words_of_a_failure_stay_at_home(tmp_path: Path) -> None:
     missing = tmp_path / "secret-shop.toml"
-    (reply,) = ask(missing, (wire.HELLO, wire.nothing()))
+    (reply,) = ask(missing, (wire.HELLO, wire.hello("next-item")))
     assert reply.has_error()
     assert reply.error.reason == "the platform could not answer"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clients.beside import remembered
 from clients.daemon import main
 from clients.platform import Platform, open_platform
 from clients.recommend import history_of, recommend
@@ -96,12 +97,23 @@ def test_check_refuses_a_lower_bound_above_the_shoppers_in_either_form(
 
 def test_a_slate_as_json_is_the_slate(typed: Typed, shop: Path, opened: Platform) -> None:
     words = ("recommend", "-p", shop, "--history", "shop-03, shop-07", "--count", "4", "--json")
-    found = printed(typed, *words)
-    expected = recommend(opened, opened.untrained, ["shop-03", "shop-07"], count=4)
-    assert [line["item"] for line in found] == [line.item for line in expected.lines]
-    assert list(found[0]) == ["item", "text", "score", "learnt", "reasons"]
-    assert found[0]["score"] == pytest.approx(expected.lines[0].score)
-    assert sorted(found[0]["reasons"][0]) == ["item", "share", "text"]
+    history = ["shop-03", "shop-07"]
+    for form, beside in (("--memory", remembered(opened, None)), ("--no-memory", None)):
+        found = printed(typed, *words, form)
+        expected = recommend(opened, opened.untrained, history, count=4, beside=beside)
+        assert [line["item"] for line in found] == [line.item for line in expected.lines]
+        assert list(found[0]) == ["item", "text", "score", "learnt", "popular", "reasons"]
+        assert found[0]["score"] == pytest.approx(expected.lines[0].score)
+        assert sorted(found[0]["reasons"][0]) == ["item", "share", "text", "together"]
+    assert printed(typed, *words) == printed(typed, *words, "--memory")
+
+
+def test_sums_without_a_list_of_pairs_or_own_memory_are_refused(
+    refused: Refused, shop: Path, tmp_path: Path
+) -> None:
+    words = ("recommend", "-p", shop, "--history", "shop-03", "--sums", tmp_path / "s.safetensors")
+    assert "leave --no-memory out" in refused(main, *words, "--no-memory")
+    assert "has no [sums] section" in refused(main, *words)
 
 
 def test_a_known_shopper_stands_for_their_history(

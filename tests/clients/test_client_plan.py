@@ -224,7 +224,7 @@ def test_a_ledger_in_use_by_another_is_refused(shop: Path, start: Adapter) -> No
 def test_without_a_privacy_section_a_platform_trains_for_nobody(shop: Path, start: Adapter) -> None:
     words = shop.read_text()
     shop.write_text(words[: words.index("[privacy]")] + words[words.index("[evaluation]") :])
-    hello, refused = ask(shop, (wire.HELLO, wire.nothing()), training(start))
+    hello, refused = ask(shop, (wire.HELLO, wire.hello("next-item")), training(start))
     assert wire.read_member(hello.content).platform == "shop"
     assert code(refused) == 102
 

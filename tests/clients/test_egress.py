@@ -58,8 +58,9 @@ UPDATE = BoundedUpdate(
 )
 RECEIPT = Receipt(2, "ab" * 32)
 METRICS = {wire.NDCG: 0.25, wire.HIT_RATE: 0.5}
+MEMBER = wire.Member("shop", 2.0, DIGEST, "next-item")
 GOOD = {
-    wire.HELLO: wire.hello_reply(wire.Member("shop", 2.0, DIGEST, "next-item")),
+    wire.HELLO: wire.hello_reply(MEMBER),
     wire.TRAIN: wire.update_reply(UPDATE, RECEIPT),
     wire.EVALUATE: wire.metrics_reply(METRICS),
 }
@@ -74,7 +75,7 @@ SECRET = "shopper-4711"
 def through(kind: str, content: Content, config: PlatformConfig = CONFIG) -> Content:
     payload = {wire.TRAIN: to_bytes(UPDATE), wire.EVALUATE: metrics_bytes(METRICS)}.get(kind)
     paid = None if payload is None else (payload, RECEIPT)
-    return passed(kind, content, config, "secure", backbone=DIGEST, adapter=START, paid=paid)
+    return passed(kind, content, config, "secure", member=MEMBER, adapter=START, paid=paid)
 
 
 def stopped(kind: str, content: Content, config: PlatformConfig = CONFIG) -> str:
@@ -242,7 +243,7 @@ def test_a_member_says_nothing_of_itself_but_what_it_is(name: str) -> None:
 
 def test_an_update_that_nobody_asked_for_is_stopped() -> None:
     with pytest.raises(ReplyError, match="nobody asked for"):
-        passed(wire.TRAIN, GOOD[wire.TRAIN], CONFIG, "secure", backbone=DIGEST)
+        passed(wire.TRAIN, GOOD[wire.TRAIN], CONFIG, "secure", member=MEMBER)
 
 
 def test_an_update_without_a_receipt_or_with_one_nobody_keeps_is_stopped() -> None:
@@ -260,7 +261,7 @@ def test_what_the_ledger_has_not_released_is_stopped() -> None:
     assert "not released" in stopped(wire.EVALUATE, wire.metrics_reply(raw))
     for kind in (wire.TRAIN, wire.EVALUATE):
         with pytest.raises(ReplyError, match="not released"):
-            passed(kind, GOOD[kind], CONFIG, "secure", backbone=DIGEST, adapter=START)
+            passed(kind, GOOD[kind], CONFIG, "secure", member=MEMBER, adapter=START)
 
 
 def test_metrics_are_withheld_unless_the_platform_s_file_shares_them() -> None:

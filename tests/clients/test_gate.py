@@ -256,7 +256,7 @@ def test_a_text_that_only_the_platform_knows_cannot_pass_in_a_field_of_text(
 ) -> None:
     member = wire.Member("shop", 1.0, start.backbone, start.task)
     asked = (wire.TRAIN, asking.request(start, TRAINING))
-    hello = (wire.HELLO, wire.nothing())
+    hello = (wire.HELLO, wire.hello("next-item"))
     named = {SECRET: np.zeros(1, np.float32)}
     spoilt = {
         "task": (hello, wire.hello_reply(replace(member, task=SECRET))),

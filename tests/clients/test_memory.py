@@ -4,20 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from clients.memory import Memory, Recall, Shares, recency_weights
+from clients.memory import DECAY, LAST, Memory, recency_weights
 from shared.events import Histories, from_lists
 
 ITEMS = 6
 SOME = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9), max_size=6)
-
-
-class Flat:
-    """A prior that prefers item 3 a little."""
-
-    def scores(self, contexts: Histories) -> NDArray[np.float32]:
-        return np.tile(np.eye(ITEMS, dtype=np.float32)[3] * 0.01, (len(contexts), 1))
 
 
 def histories(rows: list[list[int]]) -> Histories:
@@ -96,27 +88,10 @@ def test_no_item_is_its_own_neighbour_and_rare_pairs_are_shrunk() -> None:
     assert similar.dtype == following.dtype == np.float32
 
 
-def test_recall_adds_each_signal_to_the_prior_as_loudly_as_it_is_told() -> None:
-    found, scale = memory([[0, 1], [0, 1], [2, 1]]), 6.0
-    contexts = histories([[2, 0]])
-    recall = Recall(Flat(), found, scale, Shares(similar=2.0, next=3.0, popularity=0.5))
-    by_hand = recency_weights(contexts, items=ITEMS).toarray()[0]
-    expected = Flat().scores(contexts)[0] + scale * (
-        2 * by_hand @ found.similar.toarray()
-        + 3 * by_hand @ found.next.toarray()
-        + 0.5 * np.log1p(found.rows)
-    )
-    np.testing.assert_allclose(recall.scores(contexts)[0], expected, rtol=1e-5)
-
-
-def test_an_empty_memory_leaves_the_prior_as_it_is() -> None:
-    contexts = histories([[1], [0, 2]])
-    recall = Recall(Flat(), memory([]), 6.0)
-    np.testing.assert_array_equal(recall.scores(contexts), Flat().scores(contexts))
-
-
-def test_a_shopper_without_events_is_told_of_what_is_popular() -> None:
-    scores = Recall(Flat(), memory([[1, 2], [1, 3]]), 6.0).scores(histories([[]]))
-    assert scores.shape == (1, ITEMS)
-    assert np.isfinite(scores).all()
-    assert int(scores[0].argmax()) == 1
+def test_the_latest_events_of_a_context_speak_and_repeats_add_up() -> None:
+    found = recency_weights(histories([[5, 5, 2, 0, 2, 0, 4], [1], []]), items=ITEMS).toarray()
+    assert LAST == 5
+    one, two, three, four = (DECAY**age for age in range(1, LAST))
+    first = [one + three, 0.0, two + four, 0.0, 1.0, 0.0]
+    expected = np.array([first, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0], [0.0] * ITEMS])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

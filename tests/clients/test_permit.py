@@ -210,7 +210,7 @@ def test_a_platform_that_withholds_its_metrics_says_so_at_any_hour(
     make_platform: Callable[..., Path], tmp_path: Path, start: Adapter
 ) -> None:
     path = make_platform(tmp_path, more=later())
-    hello = asked(path, wire.HELLO, wire.nothing())
+    hello = asked(path, wire.HELLO, wire.hello("next-item"))
     assert wire.read_member(hello.content).platform == "shop"
     assert wire.read_metrics(asked(path, wire.EVALUATE, asking.request(start)).content) == {}
 

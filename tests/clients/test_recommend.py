@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.memory import Memory
 from clients.platform import Platform, open_platform
+from clients.recall import Recall
 from clients.recommend import Slate, history_of, recommend
 from shared.adapter import Adapter
 from shared.errors import DataError
@@ -91,6 +93,24 @@ def test_a_score_is_the_sum_of_its_reasons_and_what_was_learnt(
         assert line.score == pytest.approx(sum(shares) + line.learnt, abs=1e-4)
         assert shares == sorted(shares, reverse=True)
         assert sorted(reason.item for reason in line.reasons) == sorted(history[-WINDOW:])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 15), min_size=1, max_size=9))
+def test_with_memory_a_score_is_still_the_sum_of_its_parts_and_nothing_else_is_learnt(
+    shop: Platform, places: list[int]
+) -> None:
+    history = [f"shop-{place:02}" for place in places]
+    memory = Memory.of(shop.rows.histories, items=16)
+    beside = Recall(shop.scorer(shop.untrained), memory, PRIOR_SCALE)
+    slate = recommend(shop, shop.untrained, history, count=16, beside=beside)
+    for line in slate.lines:
+        assert line.learnt == pytest.approx(0.0, abs=1e-4)
+        assert line.score == pytest.approx(
+            sum(reason.share for reason in line.reasons) + line.popular, abs=1e-4
+        )
+        alike = sum(reason.share - reason.together for reason in line.reasons)
+        assert alike == pytest.approx(by_hand(shop, history, line.item), abs=1e-4)
 
 
 def test_each_reason_is_that_items_own_part_of_the_prior(shop: Platform) -> None:

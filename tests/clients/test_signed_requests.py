@@ -151,7 +151,7 @@ def test_a_node_with_another_key_or_none_that_is_one_answers_nothing(
 
 
 def test_who_we_are_is_told_without_a_signature(make_platform: Make, tmp_path: Path) -> None:
-    assert not ask(make_platform(tmp_path), wire.HELLO, wire.nothing()).has_error()
+    assert not ask(make_platform(tmp_path), wire.HELLO, wire.hello("next-item")).has_error()
 
 
 def test_a_federation_signs_what_its_platforms_check(

@@ -12,9 +12,9 @@ from clients.app import app as client_app
 from server.app import app as server_app
 from server.registry import Registry
 from simulations.deployed import Deployment
+from simulations.federations import one_core_each
 from simulations.harness import Config, run_in_process
 from simulations.prepare import Ready, prepare
-from simulations.run import one_core_each
 from simulations.scenario import Scenario, find_scenario, load_scenario
 
 pytestmark = pytest.mark.e2e

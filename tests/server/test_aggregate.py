@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.aggregate import Aggregate, Algorithm, ServerState, algorithm, average, fedadam, fedavg
+from server.aggregate import (
+    Aggregate,
+    Algorithm,
+    ServerState,
+    algorithm,
+    average,
+    fedadam,
+    fedavg,
+    sums,
+    total,
+)
 from shared.adapter import Adapter
 from shared.update import Update
 
@@ -74,6 +84,59 @@ def test_the_order_of_updates_changes_an_average_by_rounding_only(
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-4)
     low, high = min(value for value, _ in pairs), max(value for value, _ in pairs)
     assert low - 1e-4 <= first[0] <= high + 1e-4  # and an average lies among what it is of
+
+
+def test_a_total_is_a_sum_by_public_weight() -> None:
+    found = total([update(1, 2, weight=1), update(5, -2, weight=3)])
+    assert found.delta["w"].tolist() == [16, -4]  # 1·1 + 3·5, 1·2 - 3·2
+    assert found.weight == 4
+    assert found.delta["w"].dtype == np.float32
+
+
+def test_every_tensor_is_summed_on_its_own() -> None:
+    one = Update({"a": tensor(1), "b": tensor(0, 8)}, base="digest")
+    two = Update({"a": tensor(3), "b": tensor(4, 0)}, base="digest", weight=2)
+    found = total([one, two]).delta
+    assert {name: value.tolist() for name, value in found.items()} == {"a": [7], "b": [8, 8]}
+
+
+def test_totalling_leaves_the_updates_as_they_were() -> None:
+    given = [update(1, weight=2), update(2)]
+    total(given)
+    assert [float(it.delta["w"][0]) for it in given] == [1, 2]
+
+
+@given(st.lists(st.integers(0, 2**15), min_size=2, max_size=2))
+def test_whole_counts_times_whole_weights_stay_whole(counts: list[int]) -> None:
+    updates = [update(count, weight=weight) for count, weight in zip(counts, (3, 28), strict=True)]
+    assert total(updates).delta["w"].tolist() == [3 * counts[0] + 28 * counts[1]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**20), st.sampled_from([0.1, 1, 2.5, 3, 28, 49, 1000])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_counts_divided_by_their_weight_come_back_to_the_nearest_whole_number(
+    pairs: list[tuple[int, float]],
+) -> None:
+    updates = [update(count / weight, weight=weight) for count, weight in pairs]
+    assert np.rint(total(updates).delta["w"]).tolist() == [sum(count for count, _ in pairs)]
+
+
+def test_a_total_forgets_no_small_update_beside_a_large_one() -> None:
+    found = total([update(2**24), update(1), update(1)])
+    assert found.delta["w"].tolist() == [2**24 + 2]  # in single precision it would stay at 2**24
+
+
+def test_sums_are_added_to_what_was_there() -> None:
+    rule = sums()
+    combined = rule.combine([update(1, 2, weight=3), update(4, 0, weight=28)])
+    after = rule.step(rule.init(start(10, 0)), combined, 1)
+    assert after.adapter.tensors["w"].tolist() == [125, 6]  # 10 + 3·1 + 28·4, 3·2
+    assert (after.adapter.version, dict(after.moments)) == (1, {})
 
 
 def test_fedavg_moves_by_the_average_times_its_learning_rate() -> None:

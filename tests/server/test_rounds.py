@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from server.aggregate import ServerState, fedavg
 from server.config import Federation, FederationSection, federation_from
@@ -169,7 +170,7 @@ BAD: dict[str, tuple[Callable[[Adapter], Reply], str]] = {
     "weight of a crowd": (lambda a: content(good(a, 1, 1, weight=1e9)), "weight"),
     "beyond its bound": (lambda a: content(replace(good(a, 3, 4), bound=4.9)), "norm 5, more"),
     "an odd receipt": (lambda a: odd_receipt(good(a, 1, 1)), "the receipt is none"),
-    "empty": (lambda _: wire.nothing(), "no 'request' record"),
+    "empty": (lambda _: RecordDict(), "no 'request' record"),
     "an error": (lambda _: ReplyError("answered with error code 2", todo="x"), "error code 2"),
 }
 
@@ -210,7 +211,7 @@ def test_of_a_double_reply_the_first_counts(registry: Registry) -> None:
 
 def test_a_refused_platform_has_no_second_try_in_the_round(registry: Registry) -> None:
     def again(adapter: Adapter, round_: int) -> list[Reply]:
-        return [wire.nothing(), *moving(100, 100)(adapter, round_)]
+        return [RecordDict(), *moving(100, 100)(adapter, round_)]
 
     place, report = run(Islands(Island("a", again), Island("b", moving(3, 3))), registry)
     assert place == [3, 3]

@@ -81,6 +81,24 @@ def test_a_run_without_its_files_is_refused() -> None:
         run_from({"backbone": "b"})
 
 
+def test_a_run_over_pairs_names_them_in_the_backbones_place() -> None:
+    run = run_from({"pairs": "p.safetensors", "folder": "runs/x", "rounds": 1})
+    assert (run.backbone, run.pairs) == (None, Path("p.safetensors"))
+    assert run_from(FILES).pairs is None
+
+
+@pytest.mark.parametrize("files", [{}, {"backbone": "b", "pairs": "p"}])
+def test_a_run_has_exactly_one_of_backbone_and_pairs(files: dict[str, object]) -> None:
+    keys: dict[str, object] = {"backbone": "", "pairs": "", "rounds": 1, **files}
+    assert said(**keys) == ("run configuration: not valid; give exactly one of backbone and pairs")
+
+
+@pytest.mark.parametrize("rounds", [{}, {"rounds": 2}])
+def test_sums_over_pairs_are_taken_in_one_round(rounds: dict[str, object]) -> None:
+    told = said(backbone="", pairs="p.safetensors", **rounds)
+    assert told == "run configuration: not valid; sums over pairs are taken in one round"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from server import release
+from server.aggregate import ServerState
 from server.commands import up
 from server.commands.up import Runs
 from server.daemon import main
 from server.home import FILE, ServerHome, load_home, make_home
+from server.registry import Registry, RoundReport
+from shared.adapter import Adapter
 from shared.audit_log import AuditLog, entries
 from shared.bundle import Bundle
 from shared.errors import RoundError
@@ -98,6 +101,28 @@ def test_a_run_that_cannot_begin_for_another_reason_is_another_line(
     first, second = (str(it.fields["why"]) for it in found)
     assert "no bundle was released" in first
     assert "was changed since its release" in second
+
+
+def test_sums_are_taken_once_before_the_first_round(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home.path / FILE
+    file.write_text(file.read_text().replace("# pairs = ", "pairs = "))
+    ran = list[tuple[bool, int, float]]()
+
+    def run(settings: ServerHome, *_: object, sums: bool = False) -> None:
+        ran.append((sums, settings.federation.rounds, settings.federation.noise_multiplier))
+        if sums:
+            state = ServerState(Adapter({}, "b", "t"))
+            for round_ in (0, 1):
+                Registry(settings.path / "sums").record(state, RoundReport(round_))
+
+    monkeypatch.setattr(up, "run", run)
+    home = load_home(home.path)
+    assert home.pairs == home.path / "pairs.safetensors"
+    served(home, Rest(until=3), monkeypatch)
+    assert ran[:2] == [(True, 1, 0.0), (False, 10, 0.0)]
+    assert [sums for sums, _, _ in ran].count(True) == 1
 
 
 def test_rounds_asked_for_while_the_last_ones_run_are_not_overlooked(

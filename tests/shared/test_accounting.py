@@ -155,6 +155,32 @@ def test_noise_for_inverts_epsilon_and_never_gives_too_little(
     assert epsilon([Charge(noise * (1 - 5e-4), rate, steps)], delta) > target  # nor much too much
 
 
+def test_what_is_released_besides_takes_its_precision_from_the_budget() -> None:
+    alone = noise_for(2.0, 1e-5, sampling_rate=1.0, steps=1)
+    found = noise_for(2.0, 1e-5, sampling_rate=1.0, steps=1, beside=[Charge(4.0), Charge(5.0)])
+    assert found == pytest.approx((alone**-2 - 4.0**-2 - 5.0**-2) ** -0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "beside", [[Charge(2.0)], [Charge(6.0), Charge(1.0, 0.05, 20)], [Charge(1.5, 0.2, 3)]]
+)
+def test_noise_beside_other_releases_keeps_the_budget_and_wastes_little(
+    beside: list[Charge],
+) -> None:
+    noise = noise_for(3.0, 1e-6, sampling_rate=0.1, steps=50, beside=beside)
+    spent = epsilon([*beside, Charge(noise, 0.1, 50)], 1e-6)
+    assert 0.999 * 3.0 < spent <= 3.0
+    assert noise > noise_for(3.0, 1e-6, sampling_rate=0.1, steps=50)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_a_budget_that_is_spent_besides_leaves_no_noise_within_reason(noise: float) -> None:
+    told = "^epsilon 1 is out of reach of 10 steps at rate 0.01; "
+    with pytest.raises(PlanError, match=told) as caught:
+        noise_for(1.0, 1e-6, sampling_rate=0.01, steps=10, beside=[Charge(noise)])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_budget_beyond_use_still_gets_some_noise() -> None:
     assert noise_for(1e6, 1e-6, sampling_rate=0.01, steps=1) > 0.1
 

@@ -11,6 +11,7 @@ from shared.metrics import (
     bootstrap_ci,
     coverage,
     hit_rate,
+    holm,
     mrr,
     ndcg,
     paired,
@@ -150,3 +151,10 @@ def test_a_summary_of_nobody_is_an_error_with_a_next_step() -> None:
     nobody = Ranking(np.zeros(0, dtype=np.float32), np.zeros((0, 10), dtype=np.int32))
     with pytest.raises(DataError, match="no shopper is left to test on"):
         summary(nobody, 40, rng=rng())
+
+
+def test_holm_s_p_values_are_those_of_his_method_in_any_order() -> None:
+    # Holm 1979: 4 · .01, then 3 · .02, then the larger of that and 2 · .03, then 1 · .5.
+    assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([]) == []

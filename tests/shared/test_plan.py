@@ -145,6 +145,35 @@ def test_the_expected_batch_is_the_public_guess_unless_the_file_says_another() -
     assert plan(**FILE, noise_multiplier=2.0, expected_batch=256.0).expected_batch == 256.0
 
 
+BESIDE = [Charge(2.5), Charge(6.0, 0.5, 2)]
+
+
+def test_rounds_last_with_what_is_released_besides_and_use_up_the_budget() -> None:
+    made = plan(**FILE, rounds=6, beside=BESIDE)
+    spent = epsilon([*BESIDE, *[made.charge] * 6], made.delta)
+    assert 0.99 * 3.0 < spent <= 3.0
+    assert made.epsilon_after(6) < spent  # which tells of the rounds alone
+    assert made.noise_multiplier > plan(**FILE, rounds=6).noise_multiplier
+
+
+def test_noise_enough_for_a_round_alone_is_refused_beside_more_with_both_figures() -> None:
+    alone = plan(**FILE, noise_multiplier=0.7)
+    together = epsilon([*BESIDE, alone.charge], alone.delta)
+    with pytest.raises(PlanError) as caught:
+        plan(**FILE, noise_multiplier=0.7, beside=BESIDE)
+    assert str(caught.value).startswith(
+        f"one round with what is released besides costs epsilon {together:.4g}, the budget is 3; "
+    )
+    assert plan(**FILE, noise_multiplier=9.0, beside=BESIDE).noise_multiplier == 9.0
+
+
+def test_a_budget_that_is_spent_besides_lasts_for_no_round() -> None:
+    with pytest.raises(PlanError, match=r"^what is released besides costs epsilon \S+ of 3, which"):
+        plan(**FILE, rounds=1, beside=[Charge(1.0)])
+    with pytest.raises(PlanError, match=r"^one round with what is released besides costs epsilon"):
+        plan(**FILE, noise_multiplier=1000.0, beside=[Charge(1.0)])
+
+
 @pytest.mark.parametrize("both", [{}, {"noise_multiplier": 1.0, "rounds": 2}])
 def test_both_or_neither_of_noise_and_rounds_are_refused(both: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match=r"^needs either noise_multiplier or rounds; give exactly"):

@@ -45,6 +45,11 @@ def refused(content: RecordDict) -> str:
     return said
 
 
+@pytest.mark.parametrize("task", ["next-item", "co-visitation"])
+def test_a_hello_names_the_task_it_is_for(task: str) -> None:
+    assert wire.read_hello(wire.hello(task)) == task
+
+
 def test_a_member_arrives_as_it_left() -> None:
     assert wire.read_member(wire.hello_reply(MEMBER)) == MEMBER
 
@@ -71,7 +76,7 @@ def test_a_metric_of_another_name_is_refused_and_not_repeated() -> None:
 
 
 def test_a_body_is_as_large_as_its_tensors() -> None:
-    assert records.size(wire.nothing()) == 0
+    assert records.size(RecordDict()) == 0
     assert records.size(asking.request(ADAPTER)) == 4 * 7
     assert records.size(wire.update_reply(UPDATE)) == 4 * 7
 
@@ -120,6 +125,18 @@ def test_a_name_that_is_empty_long_or_unprintable_is_refused(
     with pytest.raises(ReplyError, match=f"field '{field}' is not a text of 1 to 64") as caught:
         wire.read_member(content)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("task", NOT_A_NAME)
+def test_a_hello_that_names_no_task_is_refused(task: Value | None) -> None:
+    with pytest.raises(ReplyError, match="field 'task' is not a text of 1 to 64") as caught:
+        wire.read_hello(with_field(wire.hello("next-item"), "task", task))
+    assert str(caught.value).isprintable()
+
+
+def test_an_empty_hello_is_refused() -> None:
+    with pytest.raises(ReplyError, match=f"no '{records.REQUEST}' record"):
+        wire.read_hello(RecordDict())
 
 
 def test_a_name_may_be_as_long_as_allowed() -> None:

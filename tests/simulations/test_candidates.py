@@ -48,26 +48,32 @@ def rounds(folder: Path, untrained: Adapter, *reports: RoundReport) -> Registry:
     return registry
 
 
-def score(round_: int, ndcg: float, *, moved: bool = True, name: str = "a") -> RoundReport:
-    return RoundReport(round_, validation={name: {"ndcg@10": ndcg}}, moved=moved)
-
-
 @pytest.mark.parametrize(
-    ("reports", "kept"),
+    ("scores", "still", "kept"),
     [
-        ([score(1, 0.4), score(2, 0.6), score(3, 0.5)], "round 2"),
-        ([score(1, 0.6), score(2, 0.6)], "round 1"),  # of equals the earlier
-        ([score(1, 0.3), score(2, 0.2)], "untrained"),
-        ([score(1, 0.35)], "untrained"),  # as good is not better
-        ([score(1, 0.4), score(2, 0.9, moved=False)], "round 1"),
+        ([0.4, 0.6, 0.5], 0, "round 2"),
+        ([0.6, 0.6], 0, "round 1"),  # of equals the earlier
+        ([0.3, 0.2], 0, "untrained"),
+        ([0.35], 0, "untrained"),  # as good is not better
+        ([0.4, 0.9], 2, "round 1"),  # the Adapter did not move in round 2
     ],
 )
 def test_the_round_that_is_best_on_the_platforms_own_validation_is_kept(
-    reports: list[RoundReport], kept: str, shop: Platform, tmp_path: Path
+    scores: list[float],
+    still: int,
+    kept: str,
+    shop: Platform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    reports = [RoundReport(n, moved=n != still) for n in range(1, len(scores) + 1)]
     registry = rounds(tmp_path, shop.untrained, *reports)
-    read = [registry.load(number)[1] for number in registry.rounds()]
-    found = federated(shop, Kept(shop.untrained, 0.35, "untrained"), registry, read)
+
+    def offered(self: Kept, _platform: Platform, adapter: Adapter, name: str) -> Kept:
+        return replace(self, adapter=adapter, name=name, validation=scores[adapter.version - 1])
+
+    monkeypatch.setattr(Kept, "offered", offered)
+    found = federated(shop, Kept(shop.untrained, 0.35, "untrained"), registry)
     assert found.name == kept
     number = 0 if kept == "untrained" else int(kept.split()[1])
     assert all((tensor == number).all() for tensor in found.adapter.tensors.values())
@@ -78,12 +84,11 @@ def test_what_a_platform_does_not_share_it_validates_at_home(
     told: dict[str, dict[str, float]], shop: Platform, tmp_path: Path
 ) -> None:
     registry = rounds(tmp_path, shop.untrained, RoundReport(1, validation=told))
-    read = [registry.load(number)[1] for number in registry.rounds()]
-    home = validated(shop, registry.load(1)[0].adapter)
+    home = validated(shop, registry.load(1)[0].adapter).validation
     beaten = Kept(shop.untrained, home - 1e-6, "untrained")
     equal = Kept(shop.untrained, home, "untrained")
-    assert federated(shop, beaten, registry, read).validation == home
-    assert federated(shop, equal, registry, read) is equal
+    assert federated(shop, beaten, registry).validation == home
+    assert federated(shop, equal, registry) is equal
 
 
 def test_training_cannot_lose_against_the_state_to_beat(shop: Platform) -> None:
@@ -107,7 +112,7 @@ def test_of_all_epochs_each_platform_keeps_the_one_that_is_best_for_it(
 
     def look(_epoch: int, adapter: Adapter) -> None:
         for shop in shops:
-            reached[shop.config.name].append(validated(shop.copy(), adapter))
+            reached[shop.config.name].append(validated(shop.copy(), adapter).validation)
 
     everyone = [shop.training for shop in shops]
     rng = np.random.default_rng([3])

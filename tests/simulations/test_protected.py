@@ -17,9 +17,10 @@ from shared.errors import PlanError
 from shared.plan import Plan
 from shared.tables.config import load_platform
 from simulations.compare import SCORERS
+from simulations.federations import federate, federate_privately
 from simulations.prepare import Ready, prepare
 from simulations.protected import plan_of, protected, scorer_name, told, unprotected
-from simulations.run import federate, federate_privately, full_comparison, with_seed
+from simulations.run import full_comparison, with_seed
 from simulations.scenario import Scenario, load_scenario
 
 # With so few shoppers noise is found quickest at many steps.
@@ -63,7 +64,7 @@ def digests(registry: Registry) -> list[str]:
 def private(scenario: Scenario, ready: Ready, out: Path, **how: Any) -> dict[float, list[str]]:
     """The digests of every round, by ε."""
     runs = federate_privately(scenario, ready, out, **how)
-    return {epsilon: digests(registry) for epsilon, (_, registry) in runs.items()}
+    return {epsilon: digests(registry) for epsilon, (_, registry, _sums) in runs.items()}
 
 
 def of(out: Path, epsilon: str = "8") -> Path:
@@ -199,7 +200,7 @@ def test_a_run_cut_short_in_its_second_round_goes_on_with_the_ledgers(
 
     runs = federate_privately(scenario, ready, tmp_path, resume=True)
     expected = {float(it): digests(Registry(of(full[0], it))) for it in ("8", "1")}
-    assert {it: digests(registry) for it, (_, registry) in runs.items()} == expected
+    assert {it: digests(registry) for it, (_, registry, _sums) in runs.items()} == expected
     assert told(runs) == full[1]["privacy"]  # what was answered again cost nothing
     assert counts(tmp_path) == counts(full[0])
 

@@ -11,9 +11,10 @@ import pytest
 
 from server.registry import Registry
 from shared.adapter import load_adapter
+from simulations.federations import federate
 from simulations.harness import Fault
 from simulations.prepare import Ready, prepare
-from simulations.run import federate, full_comparison, with_seed
+from simulations.run import full_comparison, with_seed
 from simulations.scenario import Scenario, load_scenario
 
 

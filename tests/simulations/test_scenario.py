@@ -10,6 +10,7 @@ from shared.config import Section
 from shared.errors import ConfigError
 from shared.text import DEFAULT_ENCODER
 from simulations import scenario as module
+from simulations import scenario_file as keys
 from simulations.harness import Fault
 from simulations.scenario import SHIPPED, PrivacySettings, find_scenario, load_scenario
 
@@ -73,13 +74,14 @@ def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("heading", "model"),
     [
-        ("", module._File),
-        ("world", module._World),
-        ("platforms", module._Platform),
-        ("backbone", module._Backbone),
-        ("comparison", module._Comparison),
-        ("privacy", module._Privacy),
-        ("faults", module._Fault),
+        ("", keys.ScenarioFile),
+        ("world", keys.WorldSection),
+        ("platforms", keys.PlatformSection),
+        ("backbone", keys.BackboneSection),
+        ("comparison", keys.ComparisonSection),
+        ("privacy", keys.PrivacySection),
+        ("sums", keys.SumsSection),
+        ("faults", keys.FaultSection),
     ],
 )
 def test_every_key_that_loads_is_documented(heading: str, model: type[Section]) -> None:

@@ -62,7 +62,7 @@ def at(text: str) -> datetime:
 def test_a_file_that_says_nothing_trains_at_any_time_for_all_that_is_known() -> None:
     found = participation("")
     assert found == Participation()
-    assert (found.tasks, found.minimum_cohort, found.gpu) == (("next-item",), 1, "auto")
+    assert (found.tasks, found.minimum_cohort, found.gpu) == (module.KNOWN, 1, "auto")
     assert all(found.open_at(datetime(2026, 1, 1, hour, tzinfo=UTC)) for hour in range(24))
 
 

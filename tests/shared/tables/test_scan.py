@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from shared.errors import DataError
-from shared.tables.config import EventTable, TableFormat
+from shared.tables.config import EventTable
+from shared.tables.formats import TableFormat
 from shared.tables.scan import read_text
 
 ROLES = {"shopper": "user", "item": "item", "order": "pos"}

@@ -1,0 +1,110 @@
+"""What a platform has beside an Adapter: its own memory, and what sums say of the others'.
+
+train rows ─count→ Memory ─fitted on the validation part→ Recall
+    with the sums of a federation, less one's own share of them ─fitted anew→ Recall
+    with all rows in the Memory, once that is settled ─→ Recall to serve with
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from clients.ledger import Asked, Ledger
+from clients.memory import Memory
+from clients.platform import Platform
+from clients.recall import Recall
+from clients.shared_memory import SharedMemory, others
+from clients.sums import exact
+from shared import manifest
+from shared.adapter import Adapter, Tensors, load_adapter
+from shared.errors import LedgerError
+from shared.tasks import co_visitation
+from shared.update import Noise, from_bytes
+
+
+def own(platform: Platform) -> Recall:
+    """The untrained prior and the Memory of the platform's train rows."""
+    histories = platform.rows.histories.without_last(2)
+    recall = Recall(
+        prior=platform.copy().scorer(platform.untrained),
+        memory=Memory.of(histories, items=len(platform.rows.catalogue)),
+        scale=platform.backbone.spec.prior_scale,
+    )
+    return recall.fitted(platform.question("validation"))
+
+
+def with_sums(
+    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
+) -> Recall:
+    """And what the others added to the sums of a federation.
+
+    Args:
+        platform: whose file names the list of pairs.
+        alone: of this platform.
+        sums: of all.
+        run: name of the federation, if this platform's own are among them; None if they are not.
+        noise: what the Ledger's is drawn from.
+
+    Raises:
+        PlanError: the file names no list of pairs.
+        PairsError: the list cannot be read.
+        LedgerError: the Ledger has let out nothing in this run, or something newer since.
+    """
+    mine = None if run is None else let_out(platform, run, noise=noise)
+    found = others(sums, platform.places, own=mine, weight=platform.config.weight)
+    if isinstance(found, SharedMemory):
+        made = replace(alone, shared=found)
+    else:
+        made = replace(alone, memory=alone.memory.plus(found))
+    return made.fitted(platform.question("validation"))
+
+
+def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
+    """What the platform itself added, from its Ledger, or counted again where it keeps none.
+
+    Raises:
+        LedgerError: the Ledger has let out nothing in this run, or something newer since.
+    """
+    policy, places = platform.config.policy, platform.places
+    assert policy is not None  # else there were no places
+    if policy.plan is None:
+        return exact(platform.training.histories, places, weight=platform.config.weight)
+    start = co_visitation.untrained(places.pairs)
+    with Ledger.open(policy, noise=noise) as ledger:
+        payload = ledger.answered(Asked("sums", run, 1, start.digest))
+    if payload is None:
+        raise LedgerError(
+            f"does not hold what it let out for the sums of {run}",
+            where=policy.ledger,
+            todo="use the sums that were taken last",
+        )
+    return from_bytes(payload).delta
+
+
+def remembered(platform: Platform, sums: Path | None) -> Recall:
+    """What a platform serves with: own memory, and the sums of a file, if there is one.
+
+    The manifest beside the file says in which run the sums were taken, and who is among them.
+
+    Raises:
+        AdapterError: the file is no adapter, or of another list of pairs.
+        IdentityError: its manifest is missing or cannot be read.
+        AtollError: as of `with_sums`.
+    """
+    recall = own(platform)
+    if sums is not None:
+        digest = platform.places.pairs.digest
+        state = load_adapter(sums, backbone=digest, task=co_visitation.NAME)
+        told, _signature = manifest.read(manifest.beside(sums))
+        run = told.run if platform.config.name in told.participants else None
+        recall = with_sums(platform, recall, state, run=run)
+    return to_serve(platform, recall)
+
+
+def to_serve(platform: Platform, settled: Recall) -> Recall:
+    """The same with every row remembered, those that validated among them."""
+    items = len(platform.rows.catalogue)
+    held = Memory.of(platform.rows.histories.without_last(2), items=items)
+    everything = Memory.of(platform.rows.histories, items=items)
+    return replace(settled, memory=settled.memory.minus(held).plus(everything))

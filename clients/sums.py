@@ -1,0 +1,180 @@
+"""What a platform adds to the co-visitation of all: sums over a public list of pairs.
+
+    History ─bounded→ a vector of norm ≤ 1 ─Σ over Histories, + noise→ Update, paid for once
+    Histories ─exact→ whole counts, where nobody is to be protected
+
+Guarantee of `bounded`: a History more or less changes the sum by at most 1 in L2 norm, whatever is
+in it. So the release is one Gaussian mechanism over all shoppers, without sampling.
+
+    S  Histories      P  pairs      M  items of the list      N  items of the Catalogue
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.memory import REACH, Memory, latest
+from clients.randomness import Randomness, Stream
+from shared.catalogue import Catalogue
+from shared.events import Histories
+from shared.pairs import Pairs, met
+from shared.tasks import co_visitation as task
+
+MOST = 8  # pairs of one History that are counted; those nearest in its order first
+ON_PAIRS = 0.9  # of a History's squared norm; the rest is on items, which need little
+# What rounding to a grid adds to a vector of norm 1 is √(P + M)·2^-24: 2^-10 is enough for 10^8.
+SENSITIVITY = 1 + 2.0**-10
+LONGEST = 10**8  # pairs and items of a list
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a Catalogue's items stand in a list of pairs, and the other way round.
+
+    Attributes:
+        pairs: the list.
+        position: by identifier, the place in the Catalogue.
+    """
+
+    pairs: Pairs
+    position: dict[str, int]
+
+    @cached_property
+    def ours(self) -> NDArray[np.int64]:
+        """[M] place in the Catalogue of each item of the list; -1 where it is not sold here."""
+        return np.array([self.position.get(item, -1) for item in self.pairs.items], np.int64)
+
+    @cached_property
+    def theirs(self) -> NDArray[np.int64]:
+        """[N] place in the list of each item of the Catalogue; -1 where it is not in it."""
+        found = np.full(len(self.position), -1, np.int64)
+        here = np.flatnonzero(self.ours >= 0)
+        found[self.ours[here]] = here
+        return found
+
+    @cached_property
+    def both(self) -> NDArray[np.int64]:
+        """Pairs of which both items are sold here."""
+        return np.flatnonzero(
+            (self.ours[self.pairs.left] >= 0) & (self.ours[self.pairs.right] >= 0)
+        )
+
+
+def bounded(histories: Histories, places: Places) -> NDArray[np.float64]:
+    """[P + M] the sum of every History's vector, whose L2 norm is at most 1.
+
+    Of a History's last REACH events MOST pairs count, alike, and every item, alike.
+
+    | a History | adds |
+    | --- | --- |
+    | no item of the list | nothing |
+    | items, and no pair of the list | its items, of norm √(1 - ON_PAIRS) |
+    | the same item or pair again | what once does |
+    | more than MOST pairs | those fewest events apart, of these the first in the list |
+    """
+    pairs, count = places.pairs, len(places.pairs.items)
+    owner, item, _age = latest(histories, REACH)
+    place = places.theirs[item]  # [E]
+    known = place >= 0
+    had = np.unique(owner[known] * count + place[known]) if known.any() else np.zeros(0, np.int64)
+    shopper, thing = np.divmod(had, max(1, count))
+    items = np.bincount(thing, _even(shopper, 1 - ON_PAIRS), minlength=count)
+
+    found = []  # (History, events apart, pair)
+    for gap in range(1, REACH):
+        here = owner[gap:] == owner[:-gap]
+        if not here.any():
+            break
+        pair = pairs.find(place[:-gap][here], place[gap:][here])
+        hit = pair >= 0
+        found.append(np.stack([owner[gap:][here][hit], np.full(hit.sum(), gap), pair[hit]]))
+    rows = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
+    rows = rows[:, np.lexsort((rows[1], rows[2], rows[0]))]  # a pair's smallest gap first
+    repeated = (rows[0, 1:] == rows[0, :-1]) & (rows[2, 1:] == rows[2, :-1])
+    rows = rows[:, np.concatenate([[True], ~repeated])] if rows.shape[1] else rows
+    rows = rows[:, np.lexsort((rows[2], rows[1], rows[0]))]
+    shopper = rows[0]
+    nth = np.arange(len(shopper)) - np.searchsorted(shopper, shopper)
+    rows = rows[:, nth < MOST]
+    together = np.bincount(rows[2], _even(rows[0], ON_PAIRS), minlength=len(pairs))
+    return np.concatenate([together, items])
+
+
+def own_pairs(histories: Histories, catalogue: Catalogue) -> Pairs:
+    """The pairs that occur here, for rows that nobody protects."""
+    count = len(catalogue)
+    one, other = Memory.of(histories, items=count).together.nonzero()
+    upper = one < other
+    return met(catalogue.items, one[upper].astype(np.int64) * count + other[upper])
+
+
+def _even(owner: NDArray[np.int64], square: float) -> NDArray[np.float64]:
+    """What each entry of an owner counts, so that all of one have this squared norm together."""
+    if not len(owner):
+        return np.zeros(0)
+    return np.sqrt(square / np.bincount(owner)[owner])
+
+
+def exact(histories: Histories, places: Places, *, weight: float) -> dict[str, NDArray[np.float32]]:
+    """Counts as a Memory has them, over a directed list; nobody is protected.
+
+    They are divided by the weight with which they will be added up: a shopper counts as one.
+    """
+    pairs = places.pairs
+    memory = Memory.of(histories, items=len(places.position))
+    zeros = task.untrained(pairs).tensors
+    sums = {name: np.zeros(it.shape, np.float32) for name, it in zeros.items()}
+    sums[task.WEIGHT][:] = 1
+    if len(places.both):  # scipy gives a matrix for no places at all
+        left, right = (places.ours[side[places.both]] for side in (pairs.left, pairs.right))
+        sums[task.TOGETHER][places.both] = memory.together[left, right]
+        sums[task.FOLLOWING][places.both, 0] = memory.following[left, right]
+        sums[task.FOLLOWING][places.both, 1] = memory.following[right, left]
+    sold = np.flatnonzero(places.ours >= 0)
+    sums[task.ITEMS][sold] = memory.together.diagonal()[places.ours[sold]]
+    return {name: (it / weight).astype(np.float32) for name, it in sums.items()}
+
+
+def released(
+    histories: Histories,
+    places: Places,
+    *,
+    weight: float,
+    noise_multiplier: float,
+    randomness: Randomness,
+) -> dict[str, NDArray[np.float32]]:
+    """The sums of `bounded` with noise, by tensor of the task.
+
+    Guarantee: one Gaussian mechanism of this noise multiplier over all Histories, post-processed.
+
+    Args:
+        histories: of the platform.
+        places: of its Catalogue in an undirected list.
+        weight: the platform's public one.
+        noise_multiplier: σ; 0 adds no noise and promises nothing.
+        randomness: of the platform.
+    """
+    total = bounded(histories, places)
+    if len(total) > LONGEST:
+        raise ValueError(f"{len(total)} sums need a larger SENSITIVITY")
+    if noise_multiplier > 0:
+        total = randomness.on_grid(
+            total,
+            sensitivity=SENSITIVITY,
+            multiplier=noise_multiplier,
+            number=0,
+            stream=Stream.SUMS,
+        )
+    together, items = np.split(total, [len(places.pairs)])
+    # Added up with public weights, so one more of them here makes the sum that of a variance.
+    variance = weight * (noise_multiplier * SENSITIVITY) ** 2
+    return {
+        task.TOGETHER: together.astype(np.float32),
+        task.ITEMS: items.astype(np.float32),
+        task.VARIANCE: np.array([variance], np.float32),
+        task.WEIGHT: np.ones(1, np.float32),
+    }

@@ -1,0 +1,66 @@
+"""What stands beside an Adapter in a comparison: own memory, sums of a federation, or everything.
+
+Each is fitted on the platform's own validation part: how loudly to listen is chosen at home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.beside import with_sums
+from clients.memory import Memory
+from clients.platform import Platform
+from clients.recall import Recall
+from server.registry import Registry
+from shared.events import Histories, from_lists
+from shared.tables.config import PlatformConfig
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Sums that a federation took once.
+
+    Attributes:
+        registry: where they are recorded.
+        configs: of the platforms in that federation, by name.
+    """
+
+    registry: Registry
+    configs: Mapping[str, PlatformConfig]
+
+
+def shared(platform: Platform, alone: Recall, taken: Taken) -> Recall:
+    """Own memory, and what the others added to the sums of a federation."""
+    there = replace(platform, config=taken.configs[platform.config.name])
+    state, report = taken.registry.load(taken.registry.rounds()[-1])
+    among = platform.config.name in report.replied
+    run = taken.registry.standing().run if among else None
+    return with_sums(there, alone, state.adapter, run=run, noise="simulated")
+
+
+def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> Recall:
+    """Own memory and everybody's train rows, of items sold here, as if they were shared."""
+    memory = alone.memory
+    position = platform.rows.catalogue.position
+    for other in everyone:
+        if other.config.name != platform.config.name:
+            names = other.rows.catalogue.items
+            place = np.array([position.get(item, -1) for item in names], np.int32)
+            theirs = moved(other.rows.histories.without_last(2), place)
+            memory = memory.plus(Memory.of(theirs, items=len(position)))
+    return replace(alone, memory=memory).fitted(platform.question("validation"))
+
+
+def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:
+    """Histories over another Catalogue, less the items that it lacks.
+
+    Args:
+        histories: over the one.
+        place: of each of its items in the other; -1 where it is not there.
+    """
+    rows = [place[histories[index]] for index in range(len(histories))]
+    return from_lists([row[row >= 0] for row in rows], histories.shoppers)
