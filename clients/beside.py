@@ -24,14 +24,18 @@ from shared.update import Noise, from_bytes
 
 
 def own(platform: Platform) -> Recall:
-    """The untrained prior and the Memory of the platform's train rows."""
+    """The untrained prior and the Memory of the platform's train rows, fitted."""
+    return remembering(platform).fitted(platform.question("validation"))
+
+
+def remembering(platform: Platform) -> Recall:
+    """The untrained prior and the Memory of the platform's train rows, as loud as by default."""
     histories = platform.rows.histories.without_last(2)
-    recall = Recall(
+    return Recall(
         prior=platform.copy().scorer(platform.untrained),
         memory=Memory.of(histories, items=len(platform.rows.catalogue)),
         scale=platform.backbone.spec.prior_scale,
     )
-    return recall.fitted(platform.question("validation"))
 
 
 def with_sums(

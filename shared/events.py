@@ -136,12 +136,16 @@ class Question:
     contexts: Histories
     targets: NDArray[np.int32]
 
+    def take(self, indices: NDArray[np.int64]) -> Question:
+        """The same of the shoppers at these positions."""
+        return Question(self.contexts.take(indices), self.targets[indices])
+
     def spaced(self, most: int) -> Question:
         """The same of so many shoppers at most, evenly spaced among them all."""
         if len(self.contexts) <= most:
             return self
         some = np.linspace(0, len(self.contexts) - 1, most).astype(np.int64)
-        return Question(self.contexts.take(some), self.targets[some])
+        return self.take(some)
 
 
 def question(histories: Histories, part: Part) -> Question:

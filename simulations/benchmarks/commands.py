@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from shared import terminal
-from simulations.benchmarks import floor, ledger, load, overhead, privacy
+from shared.pairs import NEAREST
+from shared.tables.config import load_platform
+from simulations.benchmarks import floor, ledger, load, overhead, privacy, sums
 
 cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 COUNTS = [5, 10, 25, 50]
+EPSILONS = [8.0, 3.0, 1.0]
 
 
 @cli.command("overhead", epilog="Example: atoll-sim bench overhead --no-ray --json")
@@ -87,6 +91,43 @@ def bench_load(
             f"  {row['memory_mib']:>10.0f}  {row['highest_mib']:>7.0f}",
             highlight=False,
         )
+
+
+@cli.command("sums", epilog="Example: atoll-sim bench sums beauty.toml --splits 6")
+def bench_sums(
+    platform: Annotated[
+        Path, typer.Argument(help="A platform's TOML file, of public rows.", show_default=False)
+    ],
+    splits: Annotated[int, typer.Option(min=2, max=100, help="Of its shoppers, drawn anew.")] = 6,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Budget of the sums; may be given again. 8, 3 and 1 if left out."),
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=1, max=1000, help="Of each item.")] = NEAREST,
+    cache: Annotated[Path, typer.Option(help="Folder of item vectors.")] = Path("runs/cache"),
+    as_json: AsJson = False,
+) -> None:
+    """What sums of co-visitation are worth to a table's shoppers in four channels; no test read."""
+    with terminal.showing(quiet=as_json) as progress:
+        figures = sums.measure(
+            load_platform(platform),
+            splits=splits,
+            epsilons=epsilon or EPSILONS,
+            nearest=nearest,
+            cache=cache,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, table in figures.items():
+        for what, row in table.items():
+            terminal.console.print(
+                f"{name:<14} {what:<10} {row['ndcg@10']:.4f}  {100 * row['gain']:+6.1f} %"
+                f"  ± {100 * row['standard error']:.1f}",
+                highlight=False,
+                markup=False,
+            )
 
 
 def told(figures: Mapping[str, Any], *, as_json: bool) -> None:
