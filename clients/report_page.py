@@ -171,8 +171,8 @@ def _asked(found: Facts, told: Facts, *, bounded: bool) -> dict[str, Any]:
             "55(1) sensitive personal information": stated["sensitive"],
             "55(2) automated decision-making": "Items are ranked for a shopper from the shopper's "
             f"own History. Controller: {stated['automated_decisions']}",
-            "55(3) entrusting, providing, publishing": "No rows leave; Updates of an Adapter go to "
-            f"a server. Controller: {stated['recipients']}",
+            "55(3) entrusting, providing, publishing": "No rows leave; Updates of an Adapter, "
+            f"and sums if [sums] is set, go to a server. Controller: {stated['recipients']}",
             "55(4) providing across the border": stated["cross_border"],
             "55(5) other major influence on individuals": stated["other_impact"],
             "56(1) purpose and manner lawful, legitimate and necessary": done["purpose"]
