@@ -76,32 +76,54 @@ def bounded(histories: Histories, places: Places) -> NDArray[np.float64]:
     | the same item or pair again | what once does |
     | more than MOST pairs | those fewest events apart, of these the first in the list |
     """
-    pairs, count = places.pairs, len(places.pairs.items)
     owner, item, _age = latest(histories, REACH)
     place = places.theirs[item]  # [E]
-    known = place >= 0
-    had = np.unique(owner[known] * count + place[known]) if known.any() else np.zeros(0, np.int64)
-    shopper, thing = np.divmod(had, max(1, count))
-    items = np.bincount(thing, _even(shopper, 1 - ON_PAIRS), minlength=count)
+    pairs = _counted_pairs(owner, place, places.pairs)
+    items = _counted_items(owner, place, len(places.pairs.items))
+    return np.concatenate([pairs, items])
 
-    found = []  # (History, events apart, pair)
+
+def _counted_items(
+    owner: NDArray[np.int64], place: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """[M] the items' part of `bounded`; `owner` and `place` [E] are of each event."""
+    known = place >= 0
+    had = np.unique(owner[known] * count + place[known])
+    shopper, thing = np.divmod(had, max(1, count))
+    counted = np.bincount(thing, _even(shopper, 1 - ON_PAIRS), minlength=count)
+    return counted.astype(np.float64)
+
+
+def _counted_pairs(
+    owner: NDArray[np.int64], place: NDArray[np.int64], pairs: Pairs
+) -> NDArray[np.float64]:
+    """[P] the pairs' part of `bounded`; `owner` and `place` [E] are of each event."""
+    shoppers, gaps, hits = [], [], []
     for gap in range(1, REACH):
-        here = owner[gap:] == owner[:-gap]
-        if not here.any():
-            break
-        pair = pairs.find(place[:-gap][here], place[gap:][here])
+        one_shopper = owner[gap:] == owner[:-gap]
+        if not one_shopper.any():
+            break  # nor is anybody's History longer
+        pair = pairs.find(place[:-gap][one_shopper], place[gap:][one_shopper])
         hit = pair >= 0
-        found.append(np.stack([owner[gap:][here][hit], np.full(hit.sum(), gap), pair[hit]]))
-    rows = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
-    rows = rows[:, np.lexsort((rows[1], rows[2], rows[0]))]  # a pair's smallest gap first
-    repeated = (rows[0, 1:] == rows[0, :-1]) & (rows[2, 1:] == rows[2, :-1])
-    rows = rows[:, np.concatenate([[True], ~repeated])] if rows.shape[1] else rows
-    rows = rows[:, np.lexsort((rows[2], rows[1], rows[0]))]
-    shopper = rows[0]
+        shoppers.append(owner[gap:][one_shopper][hit])
+        gaps.append(np.full(int(hit.sum()), gap))
+        hits.append(pair[hit])
+    if not hits:
+        return np.zeros(len(pairs))
+    shopper, apart, pair = map(np.concatenate, (shoppers, gaps, hits))
+    # Each pair once, at its smallest gap.
+    order = np.lexsort((apart, pair, shopper))
+    shopper, apart, pair = shopper[order], apart[order], pair[order]
+    once = np.ones(len(pair), bool)
+    once[1:] = (shopper[1:] != shopper[:-1]) | (pair[1:] != pair[:-1])
+    shopper, apart, pair = shopper[once], apart[once], pair[once]
+    # Of each shopper the MOST fewest events apart.
+    order = np.lexsort((pair, apart, shopper))
+    shopper, pair = shopper[order], pair[order]
     nth = np.arange(len(shopper)) - np.searchsorted(shopper, shopper)
-    rows = rows[:, nth < MOST]
-    together = np.bincount(rows[2], _even(rows[0], ON_PAIRS), minlength=len(pairs))
-    return np.concatenate([together, items])
+    shopper, pair = shopper[nth < MOST], pair[nth < MOST]
+    counted = np.bincount(pair, _even(shopper, ON_PAIRS), minlength=len(pairs))
+    return counted.astype(np.float64)
 
 
 def own_pairs(histories: Histories, catalogue: Catalogue) -> Pairs:
