@@ -79,6 +79,7 @@ class Fleet(FleetServicer):
         self, request: ActivateNodeRequest, context: grpc.ServicerContext
     ) -> ActivateNodeResponse:
         """A node begins; the first time, Flower gets to know it."""
+        began = time.monotonic()
         state = self.state_factory.state()
         if request.public_key != key_of(context):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "another node's key")
@@ -93,7 +94,7 @@ class Fleet(FleetServicer):
             response = ActivateNodeResponse(node_id=found[0].node_id)
         else:
             response = super().ActivateNode(request, context)
-        self.counter.returned.put(response.node_id)
+        self.counter.returned.put((response.node_id, began))
         self.counter.answered.ring()
         return response
 

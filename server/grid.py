@@ -76,20 +76,21 @@ class Counter:
         objects: held while a Message's objects are registered, stored or dropped. Flower's store
             counts references in several steps, and platforms may send what is equal to the last
             byte.
-        returned: nodes that began anew, until the Grid has taken them.
+        returned: nodes that began anew, each with when, until the Grid has taken them.
     """
 
     def __init__(self) -> None:
         self.asked, self.answered = Bell(), Bell()
         self.objects = threading.Lock()
-        self.returned: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.returned: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
 
-    def taken(self) -> set[int]:
-        """Nodes that began anew since this was asked last."""
-        nodes = set[int]()
+    def taken(self) -> dict[int, float]:
+        """Nodes that began anew since this was asked last, and when by `time.monotonic`."""
+        nodes = dict[int, float]()
         with suppress(queue.Empty):
             while True:
-                nodes.add(self.returned.get_nowait())
+                node, began = self.returned.get_nowait()
+                nodes[node] = began
         return nodes
 
 
@@ -159,7 +160,9 @@ class LinkGrid(Grid):
         """
         until = time.monotonic() + (timeout if timeout is not None else float("inf"))
         self.counter.taken()  # of old; whoever begins anew from here on is asked again
+        asked_at = time.monotonic()
         waiting = {number: message for message in messages if (number := self._push(message))}
+        left_at = dict.fromkeys(waiting, asked_at)
         arriving: dict[str, Message] = {}
         gone: dict[str, float] = {}  # when a request's node was found to be away
         rung = -1
@@ -167,8 +170,8 @@ class LinkGrid(Grid):
         try:
             while self._hopeful(waiting, gone) and (left := until - time.monotonic()) > 0:
                 rung = self.counter.answered.wait(rung, min(left, LONGEST))
-                for node in self.counter.taken():
-                    self._again(node, waiting, left)
+                for node, began in self.counter.taken().items():
+                    self._again(node, began, waiting, left_at, left)
                 for reply in self._pull(waiting.keys() - gone.keys(), arriving):
                     number = reply.metadata.reply_to_message_id
                     if flowers_own(reply):
@@ -214,9 +217,21 @@ class LinkGrid(Grid):
                 self.state.store_object(self.run_id, session, name, objects[name].deflate())
         return str(number)
 
-    def _again(self, node: int, waiting: dict[str, Message], left: float) -> None:
+    def _again(
+        self,
+        node: int,
+        began: float,
+        waiting: dict[str, Message],
+        left_at: dict[str, float],
+        left: float,
+    ) -> None:
+        """Ask a node again what it was asked before it began anew, and nothing that came later.
+
+        A node is online a moment before the Grid hears that it began: what was left for it in that
+        moment it may be fetching now.
+        """
         for number, message in list(waiting.items()):
-            if message.metadata.dst_node_id != node:
+            if message.metadata.dst_node_id != node or left_at[number] > began:
                 continue
             self._forget({number})
             del waiting[number]
@@ -227,8 +242,9 @@ class LinkGrid(Grid):
                 ttl=left,
                 group_id=message.metadata.group_id,
             )
+            asked_at = time.monotonic()
             if sent := self._push(fresh):
-                waiting[sent] = fresh
+                waiting[sent], left_at[sent] = fresh, asked_at
                 self.counter.asked.ring()
 
     def _pull(self, numbers: set[str], arriving: dict[str, Message]) -> Iterator[Message]:

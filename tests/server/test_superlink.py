@@ -6,12 +6,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import Link, linked
@@ -204,6 +206,34 @@ def test_a_server_that_starts_again_keeps_its_nodes_and_ends_the_run_before(
             assert status.status == "finished"
             assert len(ask(grid)) == 1
     assert again.number == first.number
+
+
+@pytest.mark.parametrize(("anew", "times"), [(False, 1), (True, 2)])
+def test_a_node_is_asked_again_only_what_it_was_asked_before_it_began(
+    anew: bool, times: int, lagoon: Lagoon
+) -> None:
+    asked = list[Message]()
+
+    def slow(link: Link, message: Message) -> None:
+        asked.append(message)
+        time.sleep(0.5)
+        with suppress(ObjectPushError):  # the first answer may have been given up
+            echo(link, message)
+
+    node = lagoon.node("a", slow)
+    here(lagoon, "a")
+    before = time.monotonic()
+    with lagoon.link.run(BUNDLE, {}) as (grid, _context):
+        message = Message(content(), node.number, wire.TRAIN, ttl=20.0, group_id="1")
+        replies: Iterator[Message | None] = grid.send_and_receive([message], timeout=20.0)
+        until = time.monotonic() + 10
+        while not asked and time.monotonic() < until:
+            next(iter(replies))
+        # As the Fleet API tells of a node: a moment late, or because it was killed.
+        grid.counter.returned.put((node.number, time.monotonic() if anew else before))
+        grid.counter.answered.ring()
+        assert len([reply for reply in replies if reply is not None]) == 1
+    assert len(asked) == times
 
 
 def test_a_new_certificate_is_shown_to_new_links_and_ends_no_old_one(lagoon: Lagoon) -> None:
