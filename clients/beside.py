@@ -15,7 +15,7 @@ from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
-from clients.sums import exact
+from clients.sums import unprotected
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
 from shared.errors import LedgerError
@@ -73,7 +73,7 @@ def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
     policy, places = platform.config.policy, platform.places
     assert policy is not None  # else there were no places
     if policy.plan is None:
-        return exact(platform.training.histories, places, weight=platform.config.weight)
+        return unprotected(platform.training.histories, places, weight=platform.config.weight)
     start = co_visitation.untrained(places.pairs)
     with Ledger.open(policy, noise=noise) as ledger:
         payload = ledger.answered(Asked("sums", run, 1, start.digest))
@@ -108,7 +108,5 @@ def remembered(platform: Platform, sums: Path | None) -> Recall:
 
 def to_serve(platform: Platform, settled: Recall) -> Recall:
     """The same with every row remembered, those that validated among them."""
-    items = len(platform.rows.catalogue)
-    held = Memory.of(platform.rows.histories.without_last(2), items=items)
-    everything = Memory.of(platform.rows.histories, items=items)
-    return replace(settled, memory=settled.memory.minus(held).plus(everything))
+    histories = platform.rows.histories
+    return replace(settled, memory=settled.memory.updated(histories.without_last(2), histories))

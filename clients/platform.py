@@ -88,9 +88,10 @@ class Platform:
 
     def member(self, task: str) -> wire.Member:
         """What it says of itself to whoever asks for this task; all of it public."""
-        fits = self.places.pairs.digest if task == co_visitation.NAME else self.digest
-        named = co_visitation.NAME if task == co_visitation.NAME else next_item.NAME
-        return wire.Member(self.config.name, self.config.weight, fits, named)
+        name, weight = self.config.name, self.config.weight
+        if task == co_visitation.NAME:
+            return wire.Member(name, weight, self.places.pairs.digest, task)
+        return wire.Member(name, weight, self.digest, next_item.NAME)
 
     def copy(self) -> Platform:
         """The same platform with a backbone of its own, so that training disturbs nobody."""

@@ -161,6 +161,16 @@ def exact(histories: Histories, places: Places, *, weight: float) -> dict[str, N
     return {name: (it / weight).astype(np.float32) for name, it in sums.items()}
 
 
+def unprotected(
+    histories: Histories, places: Places, *, weight: float
+) -> dict[str, NDArray[np.float32]]:
+    """What leaves where nobody is protected: exact counts, or `bounded` where a list has texts'."""
+    if places.pairs.directed:
+        return exact(histories, places, weight=weight)
+    unused = Randomness(bytes(32), "simulated")  # without noise nothing is drawn
+    return released(histories, places, weight=weight, noise_multiplier=0.0, randomness=unused)
+
+
 def released(
     histories: Histories,
     places: Places,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from clients.platform import Platform
 from clients.randomness import Randomness
-from clients.sums import exact, released
+from clients.sums import released, unprotected
 from clients.train import charged, check_neighbours, policy_of, request_of
 from shared import asking
 from shared.accounting import Charge
@@ -61,12 +61,7 @@ def counted(
         return bound(Update(sums, base=start.digest, weight=weight), MAX_NORM, noise=noise)
 
     if policy.plan is None:
-        if places.pairs.directed:
-            return moved(exact(histories, places, weight=weight), "none"), None
-        sums = released(
-            histories, places, weight=weight, noise_multiplier=0.0, randomness=randomness
-        )
-        return moved(sums, "none"), None
+        return moved(unprotected(histories, places, weight=weight), "none"), None
     if places.pairs.directed:
         raise PlanError(
             "is asked for exact counts, its shoppers are protected",

@@ -7,7 +7,7 @@ scenario; everything inside gets the frozen Federation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -100,6 +100,11 @@ def federation_from(section: FederationSection) -> Federation:
     if values["server_learning_rate"] is None:
         values["server_learning_rate"] = 1.0 if section.algorithm == "fedavg" else 0.01
     return Federation(**values)
+
+
+def one_round(asked: Federation) -> Federation:
+    """How sums are taken: in one round by all, and what is asked of training left out."""
+    return replace(asked, rounds=1, fraction=1.0, clip=0.0, noise_multiplier=0.0, steps=0)
 
 
 def run_from(config: Mapping[str, object]) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from clients.app import SIMULATED
 from clients.app import app as client_app
 from server.app import app as server_app
+from server.config import one_round
 from server.registry import Registry
 from simulations.beside import Taken
 from simulations.harness import Config, Fault, run_in_process, run_on_ray
@@ -86,9 +87,8 @@ def sum_up(
         taken.registry.clear()
     rounds = taken.registry.rounds()
     if rounds[-1:] != [1]:
-        asked = replace(federation, rounds=1, clip=0.0, noise_multiplier=0.0, steps=0)
         config: Config = {
-            **asdict(asked),
+            **asdict(one_round(federation)),
             "pairs": str(pairs),
             "folder": str(folder),
             "resume": bool(rounds),

@@ -153,9 +153,8 @@ def opened(home: Path, folder: Path | None, *, sums: bool = False) -> tuple[Regi
     Raises:
         ConfigError: it holds no versions.
     """
-    place = (home if folder is None else folder) / ("sums" if sums else "run")
-    if folder is not None and not sums:
-        place = folder
+    run = home / "run" if folder is None else folder
+    place = (home if folder is None else folder) / "sums" if sums else run
     registry = Registry(place)
     if not registry.versions():
         raise ConfigError(

@@ -21,7 +21,7 @@ import typer
 
 from server import authority
 from server.app import app as server_app
-from server.config import Federation
+from server.config import one_round
 from server.enrolment import Enrolment
 from server.enrolment_service import handlers
 from server.home import ServerHome, load_home, owners_alone
@@ -243,11 +243,6 @@ def rounds_left(settings: ServerHome) -> bool:
 def sums_left(settings: ServerHome) -> bool:
     """Whether sums are to be taken."""
     return settings.pairs is not None and 1 not in Registry(settings.path / "sums").rounds()
-
-
-def one_round(asked: Federation) -> Federation:
-    """One round, and what is asked of training left out."""
-    return replace(asked, rounds=1, fraction=1.0, clip=0.0, noise_multiplier=0.0, steps=0)
 
 
 def changed(home: Path, seen: int) -> None:

@@ -94,6 +94,17 @@ def test_sums_without_noise_are_the_memory_of_all(ready: Ready, taken: Taken) ->
         assert known.shares == everything.shares
 
 
+def test_over_a_list_of_texts_the_unprotected_take_out_what_they_let_out(ready: Ready) -> None:
+    kiosk = ready.platforms[1]
+    policy = kiosk.config.policy
+    assert policy is not None
+    named = replace(kiosk, config=replace(kiosk.config, policy=replace(policy, pairs=ready.near)))
+    mine = let_out(named, "any", noise="simulated")
+    assert set(mine) == {task.TOGETHER, task.ITEMS, task.VARIANCE, task.WEIGHT}
+    assert float(mine[task.VARIANCE][0]) == 0
+    assert mine[task.TOGETHER].any()
+
+
 def test_own_rows_are_taken_out_of_the_sums_before_they_are_added(
     ready: Ready, taken: Taken
 ) -> None:
