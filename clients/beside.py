@@ -15,6 +15,7 @@ from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
+from clients.signals import Signals
 from clients.sums import unprotected
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
@@ -31,9 +32,10 @@ def own(platform: Platform) -> Recall:
 def remembering(platform: Platform) -> Recall:
     """The untrained prior and the Memory of the platform's train rows, as loud as by default."""
     histories = platform.rows.histories.without_last(2)
+    memory = Memory.of(histories, items=len(platform.rows.catalogue))
     return Recall(
         prior=platform.copy().scorer(platform.untrained),
-        memory=Memory.of(histories, items=len(platform.rows.catalogue)),
+        signals=Signals(memory, platform.texts),
         scale=platform.backbone.spec.prior_scale,
     )
 
@@ -60,7 +62,7 @@ def with_sums(
     if isinstance(found, SharedMemory):
         made = replace(alone, shared=found)
     else:
-        made = replace(alone, memory=alone.memory.plus(found))
+        made = alone.with_memory(alone.memory.plus(found))
     return made.fitted(platform.question("validation"))
 
 
@@ -109,4 +111,4 @@ def remembered(platform: Platform, sums: Path | None) -> Recall:
 def to_serve(platform: Platform, settled: Recall) -> Recall:
     """The same with every row remembered, those that validated among them."""
     histories = platform.rows.histories
-    return replace(settled, memory=settled.memory.updated(histories.without_last(2), histories))
+    return settled.with_memory(settled.memory.updated(histories.without_last(2), histories))

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from clients.signals import Texts
 from clients.sums import Places
 from shared import wire
 from shared.adapter import Adapter
@@ -68,6 +69,11 @@ class Platform:
         slots = read_slots(self.backbone, digest=self.digest, task=next_item.NAME)
         zeros = {name: tensor * 0 for name, tensor in slots.tensors.items()}
         return Adapter(zeros, backbone=slots.backbone, task=slots.task)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """What its texts say of two items."""
+        return Texts.of(self.table.cpu().numpy(), self.rows.catalogue.texts)
 
     @cached_property
     def places(self) -> Places:

@@ -1,64 +1,47 @@
 """The prior beside what a platform remembers and what others let it know, added up.
 
-    prior + scale · (own pairs + shared pairs + popularity) → scores [B, N]
-    validation part ─fitted→ Shares: how loudly each speaks, chosen at home
+    prior + scale · Σ over the last items h of (own pairs + shared pairs + words)[h, i]
+          + scale · popularity[i]  → scores [B, N]
+    validation part ─fitted→ Weighing: how loudly each speaks, chosen at home
 
 A platform of 600 shoppers remembers little, and should listen to itself less than one of 20,000. So
-the Shares are the platform's own choice, on its own rows, and leave with nothing.
+the Weighing is the platform's own choice, on its own rows, and leaves with nothing.
 
-    B  Histories      S  shoppers      N  items      C  candidates
+    B  Histories      S  shoppers      N  items      C  candidates      L  LAST
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from clients.memory import Memory, Weights, recency_weights
+from clients.memory import LAST, Memory, Weights, latest, recency_weights
 from clients.shared_memory import SharedMemory
+from clients.signals import Signals, at, indicator
+from clients.weighing import (
+    FEATURES,
+    KINDS,
+    Field,
+    Shares,
+    Weighing,
+    refined,
+    spread,
+    tried,
+)
 from shared.events import Histories, Question
-from shared.metrics import ndcg
 from shared.ranking import BLOCK, Scorer
 
-SHOPPERS = 4000  # whose validation chooses the Shares, at most
-DEEP = 60  # best items by each signal alone that are candidates while Shares are chosen
+SHOPPERS = 4000  # whose validation chooses the Weighing, at most
+DEEP = 50  # best items by each signal alone that are candidates while it is chosen
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How loudly each signal speaks beside a cosine of texts.
-
-    The first three were found by hand on Amazon Beauty (docs/log.md).
-
-    Attributes:
-        similar: of own co-visitation.
-        next: of what came next in own rows.
-        popularity: of log(1 + own rows).
-        shared: of the others' co-visitation.
-        shared_popularity: of the others' popularity.
-    """
-
-    similar: float = 2.0
-    next: float = 2.0
-    popularity: float = 0.02
-    shared: float = 0.5
-    shared_popularity: float = 0.0
-
-
-SILENCE = Shares(0.0, 0.0, 0.0, 0.0, 0.0)
-
-# In this order: the louder a signal may be, the sooner it is settled.
-STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
-    (("similar", "next"), (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0)),
-    (("shared",), (0.0, 0.12, 0.25, 0.5, 1.0)),
-    (("popularity",), (0.0, 0.01, 0.02, 0.04)),
-    (("shared_popularity",), (0.0, 0.01, 0.02, 0.04)),
-)
+def _by_hand() -> Weighing:
+    return spread(Shares())
 
 
 @dataclass(frozen=True)
@@ -67,118 +50,174 @@ class Recall:
 
     Attributes:
         prior: scores `scale` times a cosine.
-        memory: of rows that hold no target.
+        signals: of own rows and texts.
         scale: the prior's.
-        shares: of the other signals in units of the cosine.
+        weighing: of the signals in units of the cosine.
         shared: what is believed of the others' rows, if anything is.
     """
 
     prior: Scorer
-    memory: Memory
+    signals: Signals
     scale: float
-    shares: Shares = Shares()
+    weighing: Weighing = field(default_factory=_by_hand)
     shared: SharedMemory | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """Of own rows."""
+        return self.signals.memory
+
+    def with_memory(self, memory: Memory) -> Recall:
+        """The same with another Memory."""
+        return replace(self, signals=replace(self.signals, memory=memory))
 
     def scores(self, contexts: Histories) -> NDArray[np.float32]:
         """[B, N]."""
-        weights = recency_weights(contexts, items=len(self.memory.rows))
-        known: NDArray[np.float32] = (weights @ self.pairs).toarray() + self.liked
-        return np.asarray(self.prior.scores(contexts) + self.scale * known, np.float32)
+        items = len(self.memory.rows)
+        known = sparse.csr_array((len(contexts), items), dtype=np.float32)
+        for place, pairs in self._kinds:
+            for weights, said in (
+                (self.weighing.loud[place], pairs),
+                (self.weighing.met[place], indicator(pairs)),
+            ):
+                if weights.any():
+                    known = known + recency_weights(contexts, weights, items=items) @ said
+        if self.weighing.words.any():
+            words = self.signals.texts.words
+            texts = recency_weights(contexts, self.weighing.words, items=items) @ words
+            known = known + texts @ words.T
+        told = known.toarray() + self.liked
+        return np.asarray(self.prior.scores(contexts) + self.scale * told, np.float32)
 
     @cached_property
-    def pairs(self) -> Weights:
-        """[N, N] what an item in the context says of every other."""
-        found = self.shares.similar * self.memory.similar + self.shares.next * self.memory.next
-        if self.shared is not None and self.shares.shared:
-            found = found + self.shares.shared * self.shared.together
-        return sparse.csr_array(found)
+    def _kinds(self) -> tuple[tuple[int, Weights], ...]:
+        """(place in KINDS, pairs) of each kind that there is."""
+        pairs = dict(self.signals.pairs)
+        if self.shared is not None:
+            pairs["shared"] = self.shared.together
+        return tuple((KINDS.index(name), it) for name, it in pairs.items())
 
     @cached_property
     def liked(self) -> NDArray[np.float32]:
         """[N] what an item has for being popular."""
-        found = self.shares.popularity * self.memory.popularity
+        found = self.weighing.liked[0] * self.memory.popularity
         if self.shared is not None:
-            found = found + self.shares.shared_popularity * self.shared.popularity
+            found = found + self.weighing.liked[1] * self.shared.popularity
         return np.asarray(found, np.float32)
 
-    def fitted(self, asked: Question) -> Recall:
-        """The same with the Shares that are best for these shoppers.
-
-        Coordinate by coordinate, twice, from these Shares and from silence; of equals the earlier.
-        Where nobody is asked, or nobody's target is among the candidates, they stay as they are.
+    def said(
+        self, recent: NDArray[np.int32], best: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """[H, C] what each of the last items adds to these, by who took both and by words.
 
         Args:
-            asked: of the validation part; of more than SHOPPERS evenly spaced ones count.
+            recent: [H] items in time order; only the last L speak.
+            best: [C] items.
+        """
+        rows = np.broadcast_to(recent.astype(np.int64)[:, None], (len(recent), len(best)))
+        columns = np.broadcast_to(best[None], rows.shape)
+        pairs = np.zeros(rows.shape)
+        ages = np.arange(len(recent) - 1, -1, -1)
+        age, speaks = np.minimum(ages, LAST - 1), ages < LAST
+        for place, kind in self._kinds:
+            values = at(kind, rows, columns)
+            pairs += self.weighing.loud[place][age][:, None] * values
+            pairs += self.weighing.met[place][age][:, None] * (values > 0)
+        texts = self.signals.texts.words
+        alike = (texts[recent] @ texts[best].T).toarray()
+        words = self.weighing.words[age][:, None] * alike
+        scaled = self.scale * speaks[:, None]
+        return np.asarray(scaled * pairs, np.float32), np.asarray(scaled * words, np.float32)
+
+    def fitted(self, asked: Question) -> Recall:
+        """The same with the Weighing that is best for these shoppers.
+
+        Args:
+            asked: of the validation part; of more than SHOPPERS evenly spaced ones count. Where
+                nobody is asked, or nobody's target is among the candidates, it is the Shares that
+                were found by hand.
         """
         if not len(asked.contexts):
             return self
-        parts, hit = self._candidates(asked.spaced(SHOPPERS))
-        found, most = self.shares, -1.0
-        for start in (self.shares, SILENCE):
-            best, reached = start, _gain(parts, hit, start, self.scale)
-            for names, values in (*STEPS, *STEPS):
-                for value in values:
-                    offered = replace(best, **dict.fromkeys(names, value))
-                    gain = _gain(parts, hit, offered, self.scale)
-                    if gain > reached:
-                        best, reached = offered, gain
-            if reached > most:
-                found, most = best, reached
-        return replace(self, shares=found)
+        found = self.field(asked.spaced(SHOPPERS))
+        coarse = spread(tried(found, Shares()))
+        return replace(self, weighing=refined(found, coarse))
 
-    def _candidates(
-        self, asked: Question
-    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
-        """Each signal [S, C] of the items that are best by one of them, and which is the target."""
-        blocks = [self._block(asked, part) for part in _blocks(len(asked.contexts))]
-        parts = {
-            name: np.concatenate([signals[name] for signals, _hit in blocks])
-            for name in blocks[0][0]
-        }
-        return parts, np.concatenate([hit for _signals, hit in blocks])
+    def field(self, asked: Question) -> Field:
+        """The items that are best by one signal alone, for those whose target is among them."""
+        blocks = [self._block(asked.take(part)) for part in _blocks(len(asked.contexts))]
+        features, valid, target = (np.concatenate(it) for it in zip(*blocks, strict=True))
+        return Field(features, valid, target, len(asked.contexts))
 
     def _block(
-        self, asked: Question, part: NDArray[np.int64]
-    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
-        contexts = asked.contexts.take(part)
-        weights = recency_weights(contexts, items=len(self.memory.rows))
-        signals = {
-            "prior": np.array(self.prior.scores(contexts), np.float32),
-            "similar": (weights @ self.memory.similar).toarray(),
-            "next": (weights @ self.memory.next).toarray(),
-        }
-        if self.shared is not None:
-            signals["shared"] = (weights @ self.shared.together).toarray()
+        self, asked: Question
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+        prior = np.array(self.prior.scores(asked.contexts), np.float32)
+        items = self._candidates(asked.contexts, prior)  # [B, C]
+        valid = np.ones(items.shape, bool)
+        valid[:, 1:] = items[:, 1:] != items[:, :-1]
+        hit = (items == asked.targets[:, None]) & valid
+        some = np.flatnonzero(hit.any(axis=1))
+        items, valid = items[some].astype(np.int64), valid[some]
+        contexts = asked.contexts.take(some)
+        owner = np.repeat(np.arange(len(some)), contexts.lengths)
+        seen = np.zeros((len(some), prior.shape[1]), bool)
+        seen[owner, contexts.items] = True
+        valid &= ~np.take_along_axis(seen, items, axis=1)
+        cosines = np.take_along_axis(prior[some], items, axis=1) / self.scale
+        return self._features(contexts, items, cosines), valid, hit[some].argmax(axis=1)
+
+    def _candidates(self, contexts: Histories, prior: NDArray[np.float32]) -> NDArray[np.int64]:
+        """[B, C] in rising order, some twice; an item that was seen only where others are few."""
+        items = prior.shape[1]
+        aged = recency_weights(contexts, items=items)
+        count = min(DEEP, items)
         owner = np.repeat(np.arange(len(contexts)), contexts.lengths)
-        for signal in signals.values():
-            signal[owner, contexts.items] = -1e9  # an item that was seen is no candidate
-        count = min(DEEP, signals["prior"].shape[1])
-        deep = [np.argpartition(-it, count - 1, axis=1)[:, :count] for it in signals.values()]
-        items = np.sort(np.concatenate(deep, axis=1), axis=1)  # [B, C]
-        found = {name: np.take_along_axis(it, items, axis=1) for name, it in signals.items()}
-        twice = np.zeros(items.shape, bool)
-        twice[:, 1:] = items[:, 1:] == items[:, :-1]
-        found["prior"][twice] = -1e9
-        found["popularity"] = self.memory.popularity[items]
+        deep = []
+        for signal in (prior.copy(), *((aged @ pairs).toarray() for _place, pairs in self._kinds)):
+            signal[owner, contexts.items] = -np.inf
+            deep.append(np.argpartition(-signal, count - 1, axis=1)[:, :count])
+        return np.sort(np.concatenate(deep, axis=1), axis=1)
+
+    def _features(
+        self,
+        contexts: Histories,
+        items: NDArray[np.int64],
+        cosines: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """[B, C, F] in the order of `Weighing.flat`."""
+        last, there = _last(contexts)
+        shape = (len(contexts), LAST, items.shape[1])
+        rows = np.broadcast_to(last[:, :, None], shape)
+        columns = np.broadcast_to(items[:, None, :], shape)
+        size = len(KINDS) * LAST
+        found = np.zeros((*items.shape, FEATURES), np.float32)
+        found[:, :, 0] = cosines
+        for place, pairs in self._kinds:
+            values = at(pairs, rows, columns) * there[:, :, None]  # [B, L, C]
+            first = 1 + place * LAST
+            found[:, :, first : first + LAST] = values.swapaxes(1, 2)
+            found[:, :, size + first : size + first + LAST] = (values > 0).swapaxes(1, 2)
+        words = self.signals.texts.words
+        alike = sparse.csr_array(words[last.ravel()] @ words.T)
+        places = np.broadcast_to(np.arange(last.size).reshape(last.shape)[:, :, None], shape)
+        values = at(alike, places, columns) * there[:, :, None]
+        found[:, :, 1 + 2 * size : 1 + 2 * size + LAST] = values.swapaxes(1, 2)
+        found[:, :, -2] = self.memory.popularity[items]
         if self.shared is not None:
-            found["shared_popularity"] = self.shared.popularity[items]
-        return found, (items == asked.targets[part][:, None]) & ~twice
+            found[:, :, -1] = self.shared.popularity[items]
+        return found
+
+
+def _last(contexts: Histories) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """[B, L] the item k events before the end, and whether there is one."""
+    owner, item, age = latest(contexts, LAST)
+    found = np.zeros((len(contexts), LAST), np.int64)
+    there = np.zeros((len(contexts), LAST), bool)
+    found[owner, age], there[owner, age] = item, True
+    return found, there
 
 
 def _blocks(count: int) -> Iterator[NDArray[np.int64]]:
     for start in range(0, count, BLOCK):
         yield np.arange(start, min(start + BLOCK, count))
-
-
-def _gain(
-    parts: dict[str, NDArray[np.float32]], hit: NDArray[np.bool_], shares: Shares, scale: float
-) -> float:
-    """Mean NDCG@10 among the candidates."""
-    scores = parts["prior"].copy()
-    for name in parts:
-        if name != "prior":
-            scores += scale * getattr(shares, name) * parts[name]
-    own = np.where(hit, scores, -np.inf).max(axis=1, keepdims=True)
-    # As in shared/ranking.py, a target level with others has the mean of their ranks.
-    ranks = 0.5 + np.count_nonzero(scores > own, axis=1) + 0.5 * (scores == own).sum(axis=1)
-    return float(np.where(hit.any(axis=1), ndcg(ranks.astype(np.float32)), 0.0).mean())

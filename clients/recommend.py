@@ -2,7 +2,7 @@
 
 A score is a sum, so its reasons are exact and not an estimate:
 
-    score(i) = Σ over the last items h of  a·w_h·(<v_h, v_i> / |pool| + pairs[h, i])
+    score(i) = Σ over the last items h of  a·(w_h·<v_h, v_i> / |pool| + words[h, i] + pairs[h, i])
                └ one reason for each item of the History: alike, or taken together ┘
                + a·popularity[i]  +  <correction, v_i>
                                      └ what was learnt ┘
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.memory import DECAY, LAST
+from clients.memory import LAST
 from clients.platform import Platform
 from clients.recall import Recall
 from shared.adapter import Adapter
@@ -123,8 +123,12 @@ def recommend(
     scores[places] = -np.inf
     best = np.argsort(-scores, kind="stable")[: min(count, len(catalogue) - len(set(history)))]
     recent = places[-max(platform.backbone.spec.window, LAST) :]
-    together = _together(beside, recent, best)  # [H, K]
-    shares = _alike(platform, recent, best) + together
+    alike = _alike(platform, recent, best)  # [H, K]
+    together = np.zeros_like(alike)
+    if beside is not None:
+        together, words = beside.said(recent, best)
+        alike = alike + words
+    shares = alike + together
     popular = np.zeros(len(best)) if beside is None else beside.scale * beside.liked[best]
     lines = []
     for column, place in enumerate(best):
@@ -148,18 +152,6 @@ def recommend(
             )
         )
     return Slate(tuple(lines))
-
-
-def _together(
-    beside: Recall | None, recent: NDArray[np.int32], best: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """[H, K] what each of the last items adds by who took both."""
-    if beside is None:
-        return np.zeros((len(recent), len(best)), np.float32)
-    ages = np.arange(len(recent) - 1, -1, -1)
-    weights = np.where(ages < LAST, DECAY**ages, 0.0)[:, None]
-    pairs = beside.pairs[recent][:, best].toarray()
-    return np.asarray(beside.scale * weights * pairs, np.float32)
 
 
 def _alike(

@@ -52,7 +52,7 @@ def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> R
             place = np.array([position.get(item, -1) for item in names], np.int32)
             theirs = moved(other.rows.histories.without_last(2), place)
             memory = memory.plus(Memory.of(theirs, items=len(position)))
-    return replace(alone, memory=memory).fitted(platform.question("validation"))
+    return alone.with_memory(memory).fitted(platform.question("validation"))
 
 
 def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:

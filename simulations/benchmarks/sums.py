@@ -168,7 +168,7 @@ def with_all(alone: Recall, name: str, channels: Mapping[str, Channel]) -> Recal
     for other, channel in channels.items():
         if other != name:
             memory = memory.plus(Memory.of(channel.training, items=len(memory.rows)))
-    return replace(alone, memory=memory)
+    return alone.with_memory(memory)
 
 
 def held_out(platform: Platform, recall: Recall) -> float:

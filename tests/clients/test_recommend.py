@@ -13,6 +13,7 @@ from clients.memory import Memory
 from clients.platform import Platform, open_platform
 from clients.recall import Recall
 from clients.recommend import Slate, history_of, recommend
+from clients.signals import Signals
 from shared.adapter import Adapter
 from shared.errors import DataError
 from shared.events import Question, from_lists
@@ -101,8 +102,8 @@ def test_with_memory_a_score_is_still_the_sum_of_its_parts_and_nothing_else_is_l
     shop: Platform, places: list[int]
 ) -> None:
     history = [f"shop-{place:02}" for place in places]
-    memory = Memory.of(shop.rows.histories, items=16)
-    beside = Recall(shop.scorer(shop.untrained), memory, PRIOR_SCALE)
+    signals = Signals(Memory.of(shop.rows.histories, items=16), shop.texts)
+    beside = Recall(shop.scorer(shop.untrained), signals, PRIOR_SCALE)
     slate = recommend(shop, shop.untrained, history, count=16, beside=beside)
     for line in slate.lines:
         assert line.learnt == pytest.approx(0.0, abs=1e-4)

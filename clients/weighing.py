@@ -1,0 +1,208 @@
+"""How loudly each signal speaks, by how long ago the item was taken that it comes from.
+
+    Shares        five numbers, found by trying: what a platform of a few shoppers can choose
+    ─spread→ Weighing ─refined→ Weighing
+                      some sixty numbers, by how likely they make what was taken next
+
+The second is a conditional logit over candidates (McFadden, "Conditional Logit Analysis of
+Qualitative Choice Behavior", 1974), drawn towards the first by a ridge. How strongly it is drawn is
+chosen by cross-validation, which may also choose the first.
+
+    Q  shoppers whose target is among their candidates      C  candidates
+    F  features      K  kinds of pairs      L  LAST, events of a context that speak
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from clients.memory import DECAY, LAST
+from clients.signals import OWN
+from shared.metrics import ndcg
+
+KINDS = (*OWN, "shared")
+RIDGES = (10.0, 30.0, 100.0)  # of a feature of standard deviation 1 among the candidates
+TEMPERATURE = 10.0  # of the logit: units of a cosine, at first
+ITERATIONS = 60
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How loudly each signal speaks beside a cosine of texts.
+
+    The first three were found by hand on Amazon Beauty (docs/log.md).
+
+    Attributes:
+        similar: of own co-visitation.
+        next: of what came next in own rows.
+        popularity: of log(1 + own rows).
+        shared: of the others' co-visitation.
+        shared_popularity: of the others' popularity.
+    """
+
+    similar: float = 2.0
+    next: float = 2.0
+    popularity: float = 0.02
+    shared: float = 0.5
+    shared_popularity: float = 0.0
+
+
+SILENCE = Shares(0.0, 0.0, 0.0, 0.0, 0.0)
+
+# In this order: the louder a signal may be, the sooner it is settled.
+STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
+    (("similar", "next"), (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0)),
+    (("shared",), (0.0, 0.12, 0.25, 0.5, 1.0)),
+    (("popularity",), (0.0, 0.01, 0.02, 0.04)),
+    (("shared_popularity",), (0.0, 0.01, 0.02, 0.04)),
+)
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What each signal adds to a score, in units of the prior's cosine.
+
+    Attributes:
+        loud: [K, L] times the value of a pair, by kind and by events since its first item.
+        met: [K, L] for a pair that has any value.
+        words: [L] times the words that two titles share.
+        liked: [2] times own and the others' popularity.
+    """
+
+    loud: NDArray[np.float64]
+    met: NDArray[np.float64]
+    words: NDArray[np.float64]
+    liked: NDArray[np.float64]
+
+    @property
+    def flat(self) -> NDArray[np.float64]:
+        """[F] with the prior's own, which is 1, first; the order of a Field's features."""
+        return np.concatenate([[1.0], self.loud.ravel(), self.met.ravel(), self.words, self.liked])
+
+
+FEATURES = 1 + 2 * len(KINDS) * LAST + LAST + 2
+
+
+def spread(shares: Shares) -> Weighing:
+    """Shares by DECAY^k, k events ago; nothing for having met, and nothing for words."""
+    loud = np.zeros((len(KINDS), LAST))
+    for kind in ("similar", "next", "shared"):
+        loud[KINDS.index(kind)] = getattr(shares, kind) * DECAY ** np.arange(LAST)
+    liked = np.array([shares.popularity, shares.shared_popularity])
+    return Weighing(loud, np.zeros_like(loud), np.zeros(LAST), liked)
+
+
+def weighing_of(flat: NDArray[np.float64]) -> Weighing:
+    """The other way round: [F] in units of its first, which is above 0."""
+    scaled = flat[1:] / flat[0]
+    size = len(KINDS) * LAST
+    loud, met, words, liked = np.split(scaled, [size, 2 * size, 2 * size + LAST])
+    return Weighing(loud.reshape(-1, LAST), met.reshape(-1, LAST), words, liked)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Candidates of shoppers whose next item is known.
+
+    Attributes:
+        features: [Q, C, F] of each candidate; the first is the prior's cosine.
+        valid: [Q, C] False where a column stands for nothing.
+        target: [Q] which candidate was taken.
+        asked: shoppers, those among them whose target is no candidate.
+    """
+
+    features: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    target: NDArray[np.int64]
+    asked: int
+
+    def half(self, which: int) -> Field:
+        """Every other shopper."""
+        part = slice(which, None, 2)
+        return Field(self.features[part], self.valid[part], self.target[part], self.asked)
+
+    def gains(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[Q] NDCG@10 among the candidates."""
+        scores = self.features @ weights.astype(np.float32)
+        scores[~self.valid] = -np.inf
+        own = np.take_along_axis(scores, self.target[:, None], axis=1)
+        # As in shared/ranking.py, a target level with others has the mean of their ranks.
+        ranks = 0.5 + np.count_nonzero(scores > own, axis=1) + 0.5 * (scores == own).sum(axis=1)
+        return np.asarray(ndcg(ranks.astype(np.float32)), np.float64)
+
+    def gain(self, weights: NDArray[np.float64]) -> float:
+        """Mean over all who were asked."""
+        return float(self.gains(weights).sum() / max(self.asked, 1))
+
+
+def tried(field: Field, start: Shares) -> Shares:
+    """The Shares that are best in a Field.
+
+    Coordinate by coordinate, twice, from `start` and from silence; of equals the earlier. Where
+    nobody's target is among the candidates, they stay as they are.
+    """
+    found, most = start, -1.0
+    for begin in (start, SILENCE):
+        best, reached = begin, field.gain(spread(begin).flat)
+        for names, values in (*STEPS, *STEPS):
+            for value in values:
+                offered = replace(best, **dict.fromkeys(names, value))
+                gain = field.gain(spread(offered).flat)
+                if gain > reached:
+                    best, reached = offered, gain
+        if reached > most:
+            found, most = best, reached
+    return found
+
+
+def refined(field: Field, start: Weighing) -> Weighing:
+    """The Weighing that makes what was taken likeliest, if cross-validation finds it better.
+
+    Each ridge is judged on the half that it did not see; of equals the stronger, and `start` before
+    them all.
+    """
+    best, reached = None, field.gain(start.flat)
+    for ridge in reversed(RIDGES):
+        gain = 0.0
+        for which in (0, 1):
+            weights = _likeliest(field.half(which), start, ridge)
+            gain += field.half(1 - which).gain(weights)
+        if gain > reached:
+            best, reached = ridge, gain
+    if best is None:
+        return start
+    weights = _likeliest(field, start, best)
+    return weighing_of(weights) if weights[0] > 0 else start
+
+
+def _likeliest(field: Field, start: Weighing, ridge: float) -> NDArray[np.float64]:
+    """[F] weights by penalised likelihood, within ITERATIONS of L-BFGS."""
+    begin = TEMPERATURE * start.flat
+    if not len(field.target):
+        return begin
+    flat = field.features[field.valid]
+    deviation = flat.std(axis=0, dtype=np.float64)
+    deviation[deviation < 1e-9] = 1.0
+    shape = field.features.shape
+    features = (field.features / deviation.astype(np.float32)).reshape(-1, shape[2])
+    centre = begin * deviation
+    rows = np.arange(shape[0])
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = (features @ weights.astype(np.float32)).reshape(shape[:2]).astype(np.float64)
+        logits[~field.valid] = -np.inf
+        logits -= logits.max(axis=1, keepdims=True)
+        chance = np.exp(logits)
+        chance /= chance.sum(axis=1, keepdims=True)
+        away = weights - centre
+        value = -np.log(chance[rows, field.target] + 1e-300).sum() + ridge * float(away @ away)
+        chance[rows, field.target] -= 1
+        slope = chance.astype(np.float32).ravel() @ features
+        return float(value), np.asarray(slope, np.float64) + 2 * ridge * away
+
+    found = minimize(loss, centre, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    return np.asarray(found.x / deviation, np.float64)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clients.memory import DECAY, LAST
+from clients.weighing import (
+    FEATURES,
+    KINDS,
+    SILENCE,
+    Field,
+    Shares,
+    refined,
+    spread,
+    tried,
+    weighing_of,
+)
+
+SIMILAR = KINDS.index("similar") * LAST + 1  # the latest event's, among the features
+TWICE_MET = 1 + len(KINDS) * LAST + KINDS.index("twice") * LAST
+
+
+def field(seed: int, *, shoppers: int, truth: dict[int, float], candidates: int = 40) -> Field:
+    """Shoppers who take what the prior and these features make likely."""
+    rng = np.random.default_rng(seed)
+    features = np.zeros((shoppers, candidates, FEATURES), np.float32)
+    features[:, :, 0] = rng.normal(0, 0.2, (shoppers, candidates))
+    for place in truth:
+        features[:, :, place] = rng.random((shoppers, candidates)) < 0.1
+    weights = np.zeros(FEATURES)
+    weights[0] = 10.0
+    for place, weight in truth.items():
+        weights[place] = 10 * weight
+    drawn = features @ weights + rng.gumbel(size=(shoppers, candidates))
+    valid = np.ones((shoppers, candidates), bool)
+    return Field(features, valid, drawn.argmax(axis=1), shoppers)
+
+
+def test_shares_are_spread_by_decay_and_come_back_the_same() -> None:
+    shares = Shares(similar=2.0, next=3.0, popularity=0.5, shared=0.7, shared_popularity=0.3)
+    found = spread(shares)
+    for name in ("similar", "next", "shared"):
+        share = getattr(shares, name)
+        np.testing.assert_allclose(found.loud[KINDS.index(name)], share * DECAY ** np.arange(LAST))
+    assert not found.met.any()
+    assert not found.words.any()
+    assert found.liked.tolist() == [0.5, 0.3]
+    assert len(found.flat) == FEATURES
+    again = weighing_of(3 * found.flat)  # whatever the temperature
+    np.testing.assert_allclose(again.flat, found.flat)
+
+
+def test_a_gain_is_the_mean_ndcg_of_all_who_were_asked_and_ties_share_their_ranks() -> None:
+    features = np.zeros((2, 3, FEATURES), np.float32)
+    features[0, :, 0] = [3, 2, 1]
+    found = Field(features, np.ones((2, 3), bool), np.array([1, 0]), asked=4)
+    weights = spread(SILENCE).flat
+    np.testing.assert_allclose(found.gains(weights), [1 / np.log2(3), 1 / np.log2(3)], rtol=1e-6)
+    assert found.gain(weights) == pytest.approx(2 / np.log2(3) / 4)
+
+
+def test_a_column_that_stands_for_nothing_is_neither_ranked_nor_learnt_from() -> None:
+    plain = field(0, shoppers=60, truth={SIMILAR: 1.0})
+    features = np.concatenate([plain.features, plain.features[:, :1] + 9], axis=1)
+    valid = np.concatenate([plain.valid, np.zeros((60, 1), bool)], axis=1)
+    more = replace(plain, features=features, valid=valid)
+    start = spread(Shares())
+    np.testing.assert_array_equal(more.gains(start.flat), plain.gains(start.flat))
+    np.testing.assert_allclose(refined(more, start).flat, refined(plain, start).flat, rtol=1e-4)
+
+
+def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
+    """One that the Shares know, and one that they do not."""
+    truth = {SIMILAR: 0.5, TWICE_MET: 0.5}
+    seen, unseen = (field(seed, shoppers=800, truth=truth) for seed in (0, 1))
+    start = spread(tried(seen, Shares()))
+    found = refined(seen, start)
+    assert unseen.gain(found.flat) > 1.05 * unseen.gain(start.flat)
+    assert found.flat[SIMILAR] == pytest.approx(0.5, abs=0.1)
+    assert found.flat[TWICE_MET] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_a_few_shoppers_no_more_is_learnt_than_they_can_teach(seed: int) -> None:
+    few, others = field(seed, shoppers=12, truth={}), field(99, shoppers=800, truth={})
+    noise = np.random.default_rng(seed).normal(0, 1, few.features[:, :, 1:].shape)
+    few.features[:, :, 1:] = noise
+    others.features[:, :, 1:] = np.random.default_rng(9).normal(
+        0, 1, others.features[:, :, 1:].shape
+    )
+    start = spread(SILENCE)
+    found = refined(few, start)
+    assert others.gain(found.flat) > 0.75 * others.gain(start.flat)
+
+
+def test_where_the_start_is_as_good_it_stays() -> None:
+    """The prior alone tells each target."""
+    plain = field(0, shoppers=50, truth={})
+    plain.features[np.arange(50), plain.target, 0] = 9.0
+    start = spread(SILENCE)
+    assert refined(plain, start) is start
+
+
+def test_where_nobody_s_target_is_a_candidate_nothing_moves() -> None:
+    nobody = Field(
+        np.zeros((0, 3, FEATURES), np.float32), np.zeros((0, 3), bool), np.zeros(0, np.int64), 7
+    )
+    start = spread(Shares())
+    assert tried(nobody, Shares()) == Shares()
+    assert refined(nobody, start) is start
+    assert nobody.gain(start.flat) == 0
+
+
+def test_the_same_field_gives_the_same_weighing() -> None:
+    one, other = (field(3, shoppers=200, truth={SIMILAR: 0.7}) for _ in range(2))
+    start = spread(Shares())
+    np.testing.assert_array_equal(refined(one, start).flat, refined(other, start).flat)
