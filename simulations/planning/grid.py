@@ -170,6 +170,12 @@ def _possible(case: Case, others: int, *, strict: bool) -> bool:
     smallest = min(case.mine, (case.everyone - case.mine) // others)
     if smallest >= FEWEST:
         return True
+    if strict and case.mine >= case.everyone:
+        raise ConfigError(
+            f"a federation of {case.everyone:,} shoppers cannot hold a platform of {case.mine:,} "
+            "and others",
+            todo="--all counts the platform's own; raise it",
+        )
     if strict:
         sizes = ", ".join(f"{size:,}" for size in divided(case, others=others).values())
         raise ConfigError(

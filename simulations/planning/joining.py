@@ -131,7 +131,7 @@ def measure(
                 progress("federations", done, total)
         for case in group:
             found[case] = [
-                _point(case, epsilon, base, reached[case, epsilon])
+                point_of(case, epsilon, base, reached[case, epsilon])
                 for epsilon in (None, *asked.epsilons)
             ]
     return [point for case in asked.cases for point in found[case]]
@@ -160,6 +160,23 @@ def gained(base: Sequence[float], joined: Sequence[float]) -> tuple[float, float
     left = found - ratio * alone
     error = float(left.std(ddof=1) / np.sqrt(len(left)) / alone.mean())
     return ratio - 1, error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(left) - 1))
+
+
+def point_of(
+    case: Case, epsilon: float | None, base: Sequence[float], joined: Sequence[float]
+) -> Point:
+    """What joining is worth, out of NDCG@10 of each draw alone and having joined.
+
+    Raises:
+        DataError: alone, not one shopper's next item was among the first ten.
+    """
+    if not sum(base):
+        raise DataError(
+            f"alone, {case.mine:,} shoppers find none of their next items, so no gain can be told",
+            todo="ask for more shoppers or more draws",
+        )
+    gain, half = gained(base, joined)
+    return Point(case, epsilon, float(np.mean(base)), float(np.mean(joined)), gain, half)
 
 
 @dataclass(frozen=True)
@@ -219,18 +236,6 @@ def _platforms(whole: Platform, case: Case, asked: Asked, *, draw: int) -> dict[
     # Where noise is what counts, weights in proportion to shoppers are best.
     weights = {name: 100 * size / case.everyone for name, size in sizes.items()}
     return drawn(whole, sizes, weights=weights, seed=(asked.seed, draw))
-
-
-def _point(
-    case: Case, epsilon: float | None, base: Sequence[float], joined: Sequence[float]
-) -> Point:
-    if not sum(base):
-        raise DataError(
-            f"alone, {case.mine:,} shoppers find none of their next items, so no gain can be told",
-            todo="ask for more shoppers or more draws",
-        )
-    gain, half = gained(base, joined)
-    return Point(case, epsilon, float(np.mean(base)), float(np.mean(joined)), gain, half)
 
 
 def _by_mine(case: Case) -> int:

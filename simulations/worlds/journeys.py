@@ -137,7 +137,7 @@ def walk(
         style = np.where(kept, tastes.style[who], rng.integers(styles, size=count))
 
         which = np.where(move == 2, len(fit) - 1, need[who] * known + style)
-        path[who, step] = _race(fit, which, path[who, :step], rng)
+        path[who, step] = race(fit, which, path[who, :step], rng)
     return path
 
 
@@ -150,7 +150,7 @@ def _fits(wares: Wares, *, needs: int, styles: int) -> NDArray[np.float32]:
     return np.concatenate([fit, wares.popularity[None]])
 
 
-def _race(
+def race(
     fit: NDArray[np.float32],
     which: NDArray[np.int64],
     seen: NDArray[np.int64],

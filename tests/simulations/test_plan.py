@@ -1,0 +1,304 @@
+"""What a plan promises: who is drawn, what is read, what sums are worth, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients.platform import Platform
+from clients.sums import bounded
+from shared.accounting import noise_for
+from shared.errors import ConfigError, DataError
+from shared.events import Histories
+from simulations.channels import Channel, drawn, let_out
+from simulations.cli import main
+from simulations.planning.findings import percent, starts, told
+from simulations.planning.grid import FEWEST, GRID, MINE, Ground, cases, check_epsilons, from_table
+from simulations.planning.joining import Asked, Case, Point, divided, gained, measure, point_of
+
+Typed = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+Make = Callable[..., Path]
+
+SMALL = Case("30 shoppers", 30, 120)
+LARGE = Case("30 shoppers", 30, 400)
+PLENTY, LITTLE = 1000.0, 0.01  # budgets: next to no noise, and next to nothing but noise
+
+
+@pytest.fixture(scope="module")
+def table(make_platform: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 shoppers who step through 40 items, so that the others' pairs tell what comes next."""
+    return make_platform(tmp_path_factory.mktemp("table"), shoppers=400, items=40, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ground(table: Path, cache: Path) -> Ground:
+    return from_table(table, nearest=39, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Asked:
+    return Asked((SMALL, LARGE), (PLENTY, LITTLE), draws=5, others=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def points(ground: Ground, asked: Asked) -> dict[tuple[Case, float | None], Point]:
+    found = measure(ground.whole, ground.places, asked)
+    return {(point.case, point.epsilon): point for point in found}
+
+
+@pytest.fixture
+def words(table: Path, cache: Path, tmp_path: Path) -> list[str | Path]:
+    """A plan of one small federation."""
+    out = tmp_path / "out"
+    more = ["--others", "2", "--draws", "2", "--mine", "30"]
+    return ["plan", "--platform", table, "--out", out, "--cache", cache, *more]
+
+
+def people(channel: Channel) -> set[str]:
+    return set(channel.platform.rows.histories.shoppers)
+
+
+def line_of(*gains: tuple[float, float]) -> list[Point]:
+    """Points of federations of 100, 200, … shoppers with these gains and half intervals."""
+    return [
+        Point(Case("30 shoppers", 30, 100 * place), 3.0, 0.1, 0.1 * (1 + gain), gain, half)
+        for place, (gain, half) in enumerate(gains, start=1)
+    ]
+
+
+def test_exact_sums_help_a_small_platform_and_more_of_them_more(
+    points: dict[tuple[Case, float | None], Point],
+) -> None:
+    assert points[SMALL, None].low > 0
+    assert points[LARGE, None].gain > points[SMALL, None].gain
+
+
+def test_the_more_noise_the_less_a_platform_gains(
+    points: dict[tuple[Case, float | None], Point],
+) -> None:
+    exact, plenty, little = (points[LARGE, epsilon] for epsilon in (None, PLENTY, LITTLE))
+    assert exact.gain > plenty.gain > little.gain
+    assert plenty.low > 0
+    assert little.low < 0 < little.high + 0.05
+
+
+def test_staying_alone_is_the_same_whatever_federation_is_offered(
+    points: dict[tuple[Case, float | None], Point],
+) -> None:
+    assert len({point.alone for point in points.values()}) == 1
+    for point in points.values():
+        assert point.ndcg == pytest.approx(point.alone * (1 + point.gain))
+        assert point.low <= point.gain <= point.high
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_gives_others(
+    ground: Ground, asked: Asked, points: dict[tuple[Case, float | None], Point]
+) -> None:
+    again = replace(asked, cases=(SMALL,))
+    assert [points[SMALL, epsilon] for epsilon in (None, PLENTY, LITTLE)] == measure(
+        ground.whole, ground.places, again
+    )
+    assert measure(ground.whole, ground.places, replace(again, seed=1))[0] != points[SMALL, None]
+
+
+def test_as_many_shoppers_are_drawn_as_were_asked_for_and_nobody_twice(ground: Ground) -> None:
+    sizes = divided(Case("", 31, 200), others=3)
+    assert list(sizes.values()) == [31, 57, 56, 56]
+    channels = drawn(ground.whole, sizes, weights=dict.fromkeys(sizes, 1.0), seed=(0, 1))
+    assert {name: len(people(it)) for name, it in channels.items()} == sizes
+    assert len(set().union(*map(people, channels.values()))) == 200
+
+
+def test_who_asks_does_not_depend_on_the_federation(ground: Ground) -> None:
+    small, large = (
+        drawn(ground.whole, sizes, weights=dict.fromkeys(sizes, 1.0), seed=(0, 1))
+        for sizes in (divided(SMALL, others=2), divided(LARGE, others=4))
+    )
+    assert people(small["asking"]) == people(large["asking"])
+
+
+def test_the_test_part_is_never_read(
+    ground: Ground, asked: Asked, points: dict[tuple[Case, float | None], Point]
+) -> None:
+    found = measure(with_other_test_part(ground.whole), ground.places, asked)
+    assert found == list(points.values())
+
+
+def with_other_test_part(whole: Platform) -> Platform:
+    histories = whole.rows.histories
+    items = histories.items.copy()
+    last = histories.offsets[1:] - 1
+    items[last] = (items[last] + 17) % len(whole.rows.catalogue)
+    assert not np.array_equal(items, histories.items)
+    changed = Histories(histories.shoppers, items, histories.offsets)
+    return replace(whole, rows=replace(whole.rows, histories=changed))
+
+
+@pytest.mark.parametrize("epsilon", [PLENTY, 1.0, LITTLE])
+def test_a_platforms_noise_is_that_of_its_budget_and_its_own_size(
+    ground: Ground, epsilon: float
+) -> None:
+    channel = drawn(ground.whole, {"a": 30}, weights={"a": 1.0}, seed=0)["a"]
+    (sums,) = let_out(channel, ground.places, epsilons=[epsilon], seed=0, name="a").values()
+    exact = bounded(channel.training, ground.places)[: len(ground.places.pairs)]
+    noise = noise_for(epsilon, 30**-1.1, sampling_rate=1.0, steps=1)
+    assert np.std(sums["together"] - exact) == pytest.approx(noise, rel=0.1)
+
+
+def test_a_gain_is_a_ratio_of_means_with_the_interval_of_its_residuals() -> None:
+    gain, half = gained([0.1, 0.2, 0.3], [0.12, 0.24, 0.36])
+    assert (gain, half) == (pytest.approx(0.2), pytest.approx(0, abs=1e-12))
+    gain, half = gained([0.1, 0.1], [0.10, 0.12])
+    assert gain == pytest.approx(0.1)
+    # Residuals -.01 and .01: a standard error of .01, of .1 a tenth; t of one degree is 12.706.
+    assert half == pytest.approx(1.2706, rel=1e-4)
+
+
+def test_it_pays_from_where_no_later_interval_reaches_zero() -> None:
+    assert starts(line_of((0.5, 0.1), (0.5, 0.6), (0.5, 0.1), (0.5, 0.1))).case.everyone == 300
+    assert starts(line_of((0.5, 0.1), (0.5, 0.1))).case.everyone == 100
+    assert starts(line_of((0.5, 0.1), (0.0, 0.1))) is None
+
+
+def test_each_budget_has_one_sentence_of_where_it_pays() -> None:
+    line = line_of((0.01, 0.1), (0.2, 0.1), (0.3, 0.1))
+    exact = [replace(point, epsilon=None, gain=point.gain + 1) for point in line]
+    asked = Asked(tuple(it.case for it in line), (3.0,), draws=2, others=1, seed=0)
+    assert told([*exact, *line], asked) == [
+        "Under ε = 3 joining clearly pays a platform of 30 shoppers from 200 shoppers on "
+        "(+20.0 %).",
+        "Without noise joining clearly pays a platform of 30 shoppers at every size asked "
+        "(+101 % of 100).",
+    ]
+
+
+def test_a_share_in_per_cent_has_its_sign() -> None:
+    assert [percent(it) for it in (-0.012, 0.0, 0.5, 1.654)] == [
+        "−1.2 %",
+        "+0.0 %",
+        "+50.0 %",
+        "+165 %",
+    ]
+
+
+def test_by_default_three_sizes_ask_in_every_federation_that_has_room_for_others() -> None:
+    found = cases((), (), (), others=4)
+    assert {it.mine for it in found} == set(MINE)
+    assert {it.everyone for it in found} == set(GRID)
+    assert all((it.everyone - it.mine) // 4 >= FEWEST for it in found)
+
+
+def test_a_table_is_asked_about_up_to_all_its_shoppers() -> None:
+    found = cases((100,), (), (), others=4, shoppers=22_363)
+    assert [it.everyone for it in found] == [1_000, 3_000, 10_000, 22_363]
+
+
+def test_a_share_is_of_each_federation() -> None:
+    found = cases((), (0.1,), (1_000, 20_000), others=1)
+    assert [(it.kind, it.mine, it.everyone) for it in found] == [
+        ("10 % of the shoppers", 100, 1_000),
+        ("10 % of the shoppers", 2_000, 20_000),
+    ]
+
+
+def test_budgets_are_drawn_once_each_the_largest_first() -> None:
+    assert check_epsilons([1, 8, 1]) == (8, 1)
+    with pytest.raises(ConfigError, match="5 budgets are more than the 4"):
+        check_epsilons([1, 2, 3, 4, 5])
+
+
+def test_a_platform_that_finds_nothing_alone_is_told_so() -> None:
+    with pytest.raises(DataError, match="30 shoppers find none of their next items"):
+        point_of(SMALL, None, [0.0, 0.0], [0.0, 0.1])
+
+
+def test_a_platforms_own_size_and_budget_are_answered_in_one_line(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, _ = typed(main, *words, "--all", "200", "--epsilon", "3")
+    assert code == 0
+    line, page = out.splitlines()
+    assert re.match(r"30 of 200 shoppers, under ε = 3: joining changes NDCG@10 by [+−]", line)
+    assert page == str(tmp_path / "out" / "plan.html")
+
+
+def test_figures_are_written_and_the_page_fetches_nothing(
+    typed: Typed, words: list[str | Path], tmp_path: Path
+) -> None:
+    code, out, err = typed(main, *words, "--all", "150", "--all", "400", "--epsilon", "3", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert [(it["mine"], it["everyone"], it["epsilon"]) for it in found["points"]] == [
+        (30, 150, None),
+        (30, 150, 3.0),
+        (30, 400, None),
+        (30, 400, 3.0),
+    ]
+    assert found["shoppers"] == 400
+    page = (tmp_path / "out" / "plan.html").read_text()
+    read = unescape(page).replace("\xa0", " ")
+    assert all(line in read for line in (*found["says"], *found["assumes"]))
+    assert "<svg" in page
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_for_people_there_is_a_table_and_a_sentence_a_budget(
+    typed: Typed, words: list[str | Path]
+) -> None:
+    code, out, _ = typed(main, *words, "--all", "150", "--all", "400", "--epsilon", "3")
+    assert code == 0
+    head, *rest = out.splitlines()
+    assert head.split() == ["yours", "everyone", "alone", "no", "noise", "ε", "=", "3"]
+    assert rest[0].split()[:2] == ["30", "150"]
+    assert rest[3].startswith("Under ε = 3 joining clearly pays a platform of 30 shoppers ")
+
+
+def test_the_embedded_world_needs_no_file(typed: Typed, cache: Path, tmp_path: Path) -> None:
+    words = ("--mine", "40", "--all", "400", "--others", "1", "--draws", "2", "--epsilon", "1")
+    code, out, err = typed(
+        main, "plan", *words, "--out", tmp_path / "o", "--cache", cache, "--json"
+    )
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["ground"], found["shoppers"], found["items"]) == (
+        "the embedded world",
+        400,
+        3000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--mine", "9", "--share", "0.1"], "--mine and --share both say"),
+        (["--share", "1.5"], "--share 1.5 is not between 0 and 1; "),
+        (["--epsilon", "0"], "--epsilon 0 is not a positive number; "),
+        (["--epsilon", "nan"], "--epsilon nan is not a positive number; "),
+        (["--all", "2000000"], "--all 2,000,000 is more than the 1,000,000 shoppers that can"),
+        (["--mine", "90", "--all", "100"], "a federation of 100 shoppers has platforms of 90, 3, "),
+        (["--mine", "90", "--all", "50"], "a federation of 50 shoppers cannot hold a platform of"),
+        (["--mine", "9000000"], "no federation of 300,000 shoppers or fewer has such a platform"),
+        (["--platform", "gone.toml"], "gone.toml: "),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(refused: Refused, options: list[str], line: str) -> None:
+    assert refused(main, "plan", *options).startswith(line)
+
+
+def test_a_table_is_not_asked_for_more_shoppers_than_it_has(
+    refused: Refused, words: list[str | Path]
+) -> None:
+    line = refused(main, *words, "--all", "401")
+    assert (
+        line == "--all 401 is more than the 400 shoppers that the table has; ask for 400 or fewer"
+    )
