@@ -56,19 +56,19 @@ def told(points: Sequence[Point], asked: Asked) -> list[str]:
 
 def sentence(points: Sequence[Point], epsilon: float | None) -> str:
     """Where joining starts to pay each kind of platform on one budget."""
-    parts = []
+    parts: list[str] = []
     for kind in kinds(points):
         every = line(points, kind, epsilon)
         first = starts(every)
         if first is None:
-            where = "at no size asked"
+            where = "in no federation asked"
         elif first is every[0]:
-            where = f"at every size asked ({percent(first.gain)} of {first.case.everyone:,})"
+            where = f"in every federation asked ({percent(first.gain)} in {first.case.everyone:,})"
         else:
-            where = f"from {first.case.everyone:,} shoppers on ({percent(first.gain)})"
-        parts.append(f"a platform of {kind} {where}")
+            where = f"from a federation of {first.case.everyone:,} on ({percent(first.gain)})"
+        parts.append(f"{'one' if parts else 'a platform'} of {kind} {where}")
     head = "Without noise" if epsilon is None else f"Under {label(epsilon)}"
-    return f"{head} joining clearly pays {_joined(parts)}."
+    return f"{head} joining clearly pays {'; '.join(parts)}."
 
 
 def verdict(point: Point) -> str:
@@ -126,7 +126,3 @@ def assumptions(asked: Asked, *, ground: str, shoppers: int, nearest: int) -> li
         f"Shoppers are divided {asked.draws} times out of {shoppers:,}. Intervals are over these "
         "draws, so they tell of who is where and of the noise, and not of another world.",
     ]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; {parts[-1]}"

@@ -155,17 +155,27 @@ def test_a_platforms_noise_is_that_of_its_budget_and_its_own_size(
 
 def test_a_gain_is_a_ratio_of_means_with_the_interval_of_its_residuals() -> None:
     gain, half = gained([0.1, 0.2, 0.3], [0.12, 0.24, 0.36])
-    assert (gain, half) == (pytest.approx(0.2), pytest.approx(0, abs=1e-12))
+    assert gain == pytest.approx(0.2)
+    assert half == pytest.approx(0, abs=1e-12)
     gain, half = gained([0.1, 0.1], [0.10, 0.12])
     assert gain == pytest.approx(0.1)
     # Residuals -.01 and .01: a standard error of .01, of .1 a tenth; t of one degree is 12.706.
     assert half == pytest.approx(1.2706, rel=1e-4)
 
 
-def test_it_pays_from_where_no_later_interval_reaches_zero() -> None:
-    assert starts(line_of((0.5, 0.1), (0.5, 0.6), (0.5, 0.1), (0.5, 0.1))).case.everyone == 300
-    assert starts(line_of((0.5, 0.1), (0.5, 0.1))).case.everyone == 100
-    assert starts(line_of((0.5, 0.1), (0.0, 0.1))) is None
+@pytest.mark.parametrize(
+    ("gains", "everyone"),
+    [
+        ([(0.5, 0.1), (0.5, 0.6), (0.5, 0.1), (0.5, 0.1)], 300),
+        ([(0.5, 0.1), (0.5, 0.1)], 100),
+        ([(0.5, 0.1), (0.0, 0.1)], None),
+    ],
+)
+def test_it_pays_from_where_no_later_interval_reaches_zero(
+    gains: list[tuple[float, float]], everyone: int | None
+) -> None:
+    first = starts(line_of(*gains))
+    assert (first and first.case.everyone) == everyone
 
 
 def test_each_budget_has_one_sentence_of_where_it_pays() -> None:
@@ -173,10 +183,10 @@ def test_each_budget_has_one_sentence_of_where_it_pays() -> None:
     exact = [replace(point, epsilon=None, gain=point.gain + 1) for point in line]
     asked = Asked(tuple(it.case for it in line), (3.0,), draws=2, others=1, seed=0)
     assert told([*exact, *line], asked) == [
-        "Under ε = 3 joining clearly pays a platform of 30 shoppers from 200 shoppers on "
+        "Under ε = 3 joining clearly pays a platform of 30 shoppers from a federation of 200 on "
         "(+20.0 %).",
-        "Without noise joining clearly pays a platform of 30 shoppers at every size asked "
-        "(+101 % of 100).",
+        "Without noise joining clearly pays a platform of 30 shoppers in every federation asked "
+        "(+101 % in 100).",
     ]
 
 
