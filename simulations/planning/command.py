@@ -30,14 +30,17 @@ All = Annotated[
     list[int] | None,
     typer.Option(
         "--all",
-        help="Shoppers of the federation; may be given again. 1,000 to 300,000 if left out.",
+        min=1,
+        help="Shoppers of the federation; may be given again. 1,000 to 300,000, or to all that the"
+        " table has, if left out.",
     ),
 ]
 Mine = Annotated[
     list[int] | None,
     typer.Option(
+        min=1,
         help="Shoppers of the platform that asks; may be given again. 300, 1,000 and 3,000 if left"
-        " out."
+        " out.",
     ),
 ]
 Share = Annotated[

@@ -112,7 +112,7 @@ def assumptions(asked: Asked, *, ground: str, shoppers: int, nearest: int) -> li
     of = f"{asked.others} others" if asked.others > 1 else "one other"
     return [
         f"All platforms sell one catalogue, and their shoppers are alike: those of {ground}, dealt "
-        "out at random. Shops whose shoppers or items differ have less to gain.",
+        "out at random. Shops whose shoppers or items differ may gain less.",
         f"Beside the platform that asks there are {of}, of even size: of {largest.everyone:,} "
         f"shoppers {max(others):,} each. The same shoppers on more platforms bring more noise.",
         "Every platform, the asking one too, releases its sums once, its whole budget of ε for "

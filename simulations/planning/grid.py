@@ -25,7 +25,7 @@ from simulations.worlds.specs import wide_world
 GRID = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)  # shoppers of a federation
 MINE = (300, 1_000, 3_000)  # shoppers of the platform that asks
 FEWEST = 20  # shoppers of a platform; what fewer say is luck
-LARGEST = 1_000_000  # shoppers of the embedded world: 4 GB of memory and two minutes
+LARGEST = 1_000_000  # shoppers of the embedded world; they take minutes to make
 MOST_EPSILONS = 4  # beside "no noise": more lines cannot be told apart
 
 
