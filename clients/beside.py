@@ -15,7 +15,7 @@ from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
-from clients.signals import Signals
+from clients.signals import Signals, Texts
 from clients.sums import unprotected
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
@@ -29,13 +29,18 @@ def own(platform: Platform) -> Recall:
     return remembering(platform).fitted(platform.question("validation"))
 
 
-def remembering(platform: Platform) -> Recall:
-    """The untrained prior and the Memory of the platform's train rows, as loud as by default."""
+def remembering(platform: Platform, *, texts: Texts | None = None) -> Recall:
+    """The untrained prior and the Memory of the platform's train rows, as loud as by default.
+
+    Args:
+        platform: whose.
+        texts: of its Catalogue, where they are at hand; None has the platform find them.
+    """
     histories = platform.rows.histories.without_last(2)
     memory = Memory.of(histories, items=len(platform.rows.catalogue))
     return Recall(
         prior=platform.copy().scorer(platform.untrained),
-        signals=Signals(memory, platform.texts),
+        signals=Signals(memory, texts or platform.texts),
         scale=platform.backbone.spec.prior_scale,
     )
 

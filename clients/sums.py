@@ -190,7 +190,32 @@ def released(
         noise_multiplier: σ; 0 adds no noise and promises nothing.
         randomness: of the platform.
     """
-    total = bounded(histories, places)
+    return noised(
+        bounded(histories, places),
+        places,
+        weight=weight,
+        noise_multiplier=noise_multiplier,
+        randomness=randomness,
+    )
+
+
+def noised(
+    total: NDArray[np.float64],
+    places: Places,
+    *,
+    weight: float,
+    noise_multiplier: float,
+    randomness: Randomness,
+) -> dict[str, NDArray[np.float32]]:
+    """`released`, of sums that `bounded` gave.
+
+    Args:
+        total: [P + M] of `bounded`: it is their bound that the guarantee rests on.
+        places: that they were counted over.
+        weight: the platform's public one.
+        noise_multiplier: σ; 0 adds no noise and promises nothing.
+        randomness: of the platform.
+    """
     if len(total) > LONGEST:
         raise ValueError(f"{len(total)} sums need a larger SENSITIVITY")
     if noise_multiplier > 0:

@@ -16,6 +16,7 @@ from shared.errors import ConfigError
 from simulations import audit
 from simulations.benchmarks import commands as bench
 from simulations.federations import Engine, federate
+from simulations.planning.command import plan
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
@@ -190,6 +191,9 @@ def audit_command(
         terminal.console.print(str(out / "audit.html"), highlight=False, soft_wrap=True)
     if not audit.passed(result):
         raise typer.Exit(1)
+
+
+cli.command("plan", epilog="Example: atoll-sim plan --mine 2000 --all 60000 --epsilon 3")(plan)
 
 
 @cli.command(epilog="Example: atoll-sim worlds --out worlds --scale 0.1")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's, which colour-blind readers can tell apart; grey is all that is only context.
 INK, MUTED, RULE, PAPER = "#1c1e21", "#5c636b", "#dfe2e5", "#fefefe"
 SHARED, OWN, OTHER = "#0072b2", "#c44601", "#a9b0b7"
+THIRD, FOURTH = "#00795a", "#9a4f96"  # further lines of one drawing
 _VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -36,6 +37,8 @@ _VARIABLES = {
     SHARED: "--shared",
     OWN: "--own",
     OTHER: "--other",
+    THIRD: "--third",
+    FOURTH: "--fourth",
 }
 _WIDTH = 340  # CSS pixels, which are the points of the drawing
 _FONT = 11  # CSS pixels

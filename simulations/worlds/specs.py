@@ -1,6 +1,7 @@
 """What a world is made of: platforms, people and the numbers of the law.
 
-`default_world` is the demo's; `source_world` is the public one that a backbone is pretrained on.
+`default_world` is the demo's; `source_world` is the public one that a backbone is pretrained on;
+`wide_world` is one large catalogue, to be divided over platforms that sell the same.
 """
 
 from __future__ import annotations
@@ -103,6 +104,15 @@ def source_world(scale: float = 1.0) -> WorldSpec:
     shoppers = max(FEWEST, round(3000 * scale))
     departments = dict.fromkeys(SOURCE_DEPARTMENTS, 1.0)
     return WorldSpec((PlatformSpec("source", shoppers, 600, departments),), people=2 * shoppers)
+
+
+def wide_world(shoppers: int) -> WorldSpec:
+    """One platform, "everyone", of 3,000 items, whose shoppers are to be divided over platforms.
+
+    Its catalogue is the same whatever the number of shoppers.
+    """
+    departments = dict.fromkeys(DEMO_DEPARTMENTS, 1.0)
+    return WorldSpec((PlatformSpec("everyone", shoppers, 3000, departments),), people=shoppers)
 
 
 def check(spec: WorldSpec, words: Vocabulary) -> None:

@@ -23,7 +23,8 @@ from simulations.worlds.embedded import (
     source_world,
     write,
 )
-from simulations.worlds.journeys import Habits
+from simulations.worlds.journeys import Habits, race
+from simulations.worlds.specs import wide_world
 from simulations.worlds.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary()
@@ -239,6 +240,24 @@ def test_a_platform_that_cannot_be_made_is_named(change: dict[str, object], faul
     with pytest.raises(ConfigError, match=fault) as caught:
         generate(spec, seed=0)
     assert "platform 'tiny'" in str(caught.value)
+
+
+def test_shoppers_choose_alike_in_blocks_of_any_size() -> None:
+    rng = np.random.default_rng(0)
+    fit = rng.random((6, 40)).astype(np.float32)
+    which, seen = rng.integers(6, size=90), rng.integers(40, size=(90, 3))
+    one, seven, all_at_once = (
+        race(fit, which, seen, np.random.default_rng(1), block=block) for block in (1, 7, 90)
+    )
+    assert one.tolist() == seven.tolist() == all_at_once.tolist()
+    assert not (one[:, None] == seen).any()
+
+
+def test_the_wide_worlds_catalogue_does_not_depend_on_its_shoppers() -> None:
+    few, more = (generate(wide_world(count), seed=2).platforms["everyone"] for count in (30, 60))
+    assert few.items.equals(more.items)
+    assert len(few.items) == 3000
+    assert (few.events["user"].n_unique(), more.events["user"].n_unique()) == (30, 60)
 
 
 def test_two_platforms_of_one_name_are_refused() -> None:
