@@ -3,6 +3,7 @@
     ranks [S] ─hit_rate, ndcg, reciprocal─→ values [S] ─mean→ a figure
                                                        ─bootstrap_ci→ its 95 % interval
     values [S] of two scorers ─paired→ difference, interval, p
+    figures [R] of two scorers, by seed ─gained→ ratio, interval, p
 
 A metric is one value per shopper, and its figure is their mean: so intervals, paired tests and
 subgroups all start from the same arrays. The shopper is the unit that is resampled.
@@ -22,6 +23,7 @@ from shared.ranking import NO_ITEM, Ranking
 
 RESAMPLES = 2000  # of a bootstrap: between seeds its ends move by about 2 % of its width
 FLIPS = 10_000  # of a permutation test: the smallest p is 1 / 10,001
+CONFIDENCE = 0.95  # of an interval
 CHUNK = 1_000_000  # numbers alive at a time while resampling: 8 MB
 
 Values = NDArray[np.float64]
@@ -52,7 +54,11 @@ def coverage(top: NDArray[np.int32], items: int) -> float:
 
 
 def bootstrap_ci(
-    values: Values, *, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = 0.95
+    values: Values,
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    level: float = CONFIDENCE,
 ) -> tuple[float, float]:
     """Percentile interval of the mean over shoppers (Efron & Tibshirani 1993, chapter 13).
 
@@ -114,6 +120,43 @@ def paired(
     difference, base = float(differences.mean()), float(second.mean())
     relative = difference / base if base else None
     return Paired(difference, relative, interval, _sign_flip_p(differences, rng))
+
+
+@dataclass(frozen=True)
+class Gained:
+    """What one mean is over another, both of the same repetitions.
+
+    Attributes:
+        gain: a share of the other mean.
+        half: half the width of its 95 % interval.
+        p: of no gain and no loss, two-sided.
+    """
+
+    gain: float
+    half: float
+    p: float
+
+
+def gained(base: Sequence[float], reached: Sequence[float]) -> Gained:
+    """The gain of `reached` over `base`, each a mean of one repetition: a seed, a draw.
+
+    A ratio of two means over the same repetitions; its error is that of the residuals reached -
+    ratio · base (Cochran, Sampling Techniques, 6.4), with Student's t for so few. The mean of the
+    repetitions' own ratios would be drawn upwards where they are of few shoppers.
+
+    Args:
+        base: [R] at least two, not all of them 0.
+        reached: [R].
+    """
+    below, above = np.array(base, np.float64), np.array(reached, np.float64)
+    ratio = float(above.mean() / below.mean())
+    left = above - ratio * below
+    error = float(left.std(ddof=1) / np.sqrt(len(left)) / below.mean())
+    freedom = len(left) - 1
+    half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    if error == 0:
+        return Gained(ratio - 1, half, float(ratio == 1))
+    return Gained(ratio - 1, half, float(2 * stats.t.sf(abs(ratio - 1) / error, freedom)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -122,10 +122,11 @@ def trained(
 
 
 def with_sums(platform: Platform, alone: Kept, taken: Taken | None) -> Kept:
-    """The untrained state beside own memory and what sums say of the others', if any were taken."""
+    """The same beside what sums say of the others' memory too, if that is better."""
     if taken is None or alone.beside is None:
         return alone
-    return validated(platform, alone.adapter, beside=shared(platform, alone.beside, taken))
+    recall = shared(platform, alone.beside, taken)
+    return better(alone, validated(platform, alone.adapter, "sums", recall))
 
 
 def reports_of(registry: Registry) -> list[RoundReport]:

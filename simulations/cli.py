@@ -21,6 +21,7 @@ from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
 from simulations.scenario import find_scenario, load_scenario
+from simulations.seeds import rows, run_seeds
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
 
@@ -112,27 +113,41 @@ def compare(
     threads: Threads = THREADS,
     resume: Resume = False,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="Only scorers that need no training.")
+        bool, typer.Option("--untrained", help="Train nothing: text, memory, and sums if any.")
     ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=100, help="So many seeds from the first on, and what they say."),
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario and every baseline beside it; write a table, a report and the adapters.
 
     Rounds that the folder holds already are replaced, unless they are resumed.
     """
-    chosen = with_seed(load_scenario(find_scenario(scenario), data=data), seed)
+    asked = load_scenario(find_scenario(scenario), data=data)
+    chosen = with_seed(asked, seed)
     folder = out or Path("runs") / chosen.name
     with terminal.showing(quiet=as_json) as progress:
-        metrics = full_comparison(
-            chosen,
-            folder,
-            cache=cache,
-            engine=engine,
-            threads=threads,
-            resume=resume,
-            untrained=untrained,
-            progress=progress,
-        )
+        how: dict[str, Any] = {
+            "cache": cache,
+            "engine": engine,
+            "threads": threads,
+            "untrained": untrained,
+            "progress": progress,
+        }
+
+        def under(number: int, place: Path) -> dict[str, Any]:
+            return full_comparison(with_seed(asked, number), place, **how)
+
+        if seeds > 1:
+            first = chosen.federation.seed
+            found = run_seeds(range(first, first + seeds), folder, under, resume=resume)
+        else:
+            metrics = full_comparison(chosen, folder, resume=resume, **how)
+    if seeds > 1:
+        told_of_seeds(found, folder, as_json=as_json)
+        return
     if as_json:
         typer.echo(json.dumps(summary(metrics)))
         return
@@ -145,6 +160,21 @@ def compare(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def told_of_seeds(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    """What several seeds say, for a program or for people."""
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, scorer, hits, gain, over, interval, p in rows(found):
+        terminal.console.print(
+            f"{name:<14} {scorer:<14} {hits}  {gain}  {over:>9}  {interval:>20}  {p}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    terminal.console.print(str((folder / "seeds.html").resolve()), highlight=False, soft_wrap=True)
 
 
 def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,32 +7,28 @@
     federated                    the rounds of the scenario, own memory, and sums of all memories
     federated ε=8, 3, 1 …        the same under Plans, with simulated noise
     personalised                 the federated adapter, trained on at home
+    served                       the best of local, federated and personalised
     pooled                       one adapter and one memory of everyone's rows, were they shared
 
-Validation chooses (simulations/candidates.py), test is read once.
+Validation chooses (simulations/candidates.py), test is read once (simulations/reading.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clients.beside import own
 from clients.platform import Platform
 from server.registry import Registry
-from shared import metrics
-from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, silent, titled
-from simulations.baselines import ItemKnn, Popularity, TfIdf
 from simulations.beside import Taken, pooled
 from simulations.candidates import (
     Kept,
     at_home,
+    better,
     federated,
     recipe_of,
     reports_of,
@@ -40,22 +36,27 @@ from simulations.candidates import (
     validated,
     with_sums,
 )
+from simulations.reading import corrected, ordered, read_test
 from simulations.scenario import Scenario
 
-SCORERS = (
-    "popularity",
-    "tfidf",
-    "prior",
-    "itemknn",
-    "memory",
-    "local",
-    "federated",
-    "personalised",
-    "pooled",
-)
-LENGTHS = ((1, 4), (5, 8), (9, 16), (17, 10**9))  # events of a context
-FEW = 20  # shoppers under which a length is not shown
-ALPHA = 0.05
+Private = Mapping[str, tuple[Registry, Taken | None]]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a platform has before it trains at home.
+
+    Attributes:
+        alone: own memory.
+        federated: the rounds and sums of the federation.
+        private: the same by scorer, under Plans.
+        pooled: everybody's memory.
+    """
+
+    alone: Kept
+    federated: Kept
+    private: Mapping[str, Kept]
+    pooled: Kept
 
 
 def compare(
@@ -65,7 +66,8 @@ def compare(
     *,
     seed: int,
     sums: Taken | None = None,
-    private: Mapping[str, tuple[Registry, Taken | None]] | None = None,
+    private: Private | None = None,
+    training: bool = True,
     threads: int = 1,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], dict[str, Kept]]:
@@ -74,9 +76,10 @@ def compare(
     Args:
         scenario: how long and how fast to train.
         platforms: opened; in the order of their names.
-        registry: holds the rounds of the federation.
+        registry: holds the rounds of the federation, if there were any.
         sums: its sums over pairs of items, if they were taken.
         private: by scorer, the rounds and sums of federations under Plans.
+        training: False trains nothing at home and nothing pooled.
         seed: of orders and resamples.
         threads: trainings at once; the result is the same for any number.
         progress: called after each batch.
@@ -86,79 +89,46 @@ def compare(
         federated state it keeps.
     """
     private = private or {}
-    passes = scenario.federation.rounds * scenario.federation.epochs
-    alone, shared, noised, together = {}, {}, {}, {}
+    starts = {}
     for place, platform in enumerate(platforms):
         progress("what platforms remember", place, len(platforms))
-        name, start = platform.config.name, platform.untrained
-        recall = own(platform)
-        alone[name] = validated(platform, start, beside=recall)
-        shared[name] = federated(platform, with_sums(platform, alone[name], sums), registry)
-        noised[name] = {
-            scorer: federated(platform, with_sums(platform, alone[name], taken), rounds)
-            for scorer, (rounds, taken) in private.items()
-        }
-        whole = pooled(platform, recall, platforms)
-        together[name] = validated(platform, start, beside=whole)
-    progress("what platforms remember", len(platforms), len(platforms))
-    with ThreadPoolExecutor(threads) as pool:
-        # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
-        everyone = pool.submit(
-            trained,
-            [platform.copy() for platform in platforms],
-            together,
-            recipe_of(scenario, epochs=passes),
-            seed=(seed, 0),
-            progress=titled(progress, "pooled"),
+        starts[platform.config.name] = _begun(
+            platform, platforms, registry, sums=sums, private=private
         )
-        homes = [
-            pool.submit(
-                at_home,
-                platform.copy(),
-                alone[platform.config.name],
-                shared[platform.config.name],
-                scenario,
-                seed=(seed, number),
-                progress=progress,
-            )
-            for number, platform in enumerate(platforms, start=1)
-        ]
-        with_all = everyone.result()
-        tables = {}
-        for number, (platform, home) in enumerate(zip(platforms, homes, strict=True), start=1):
-            name = platform.config.name
-            local, personal = home.result()
-            kept = {
-                "prior": validated(platform, platform.untrained),
-                "memory": alone[name],
-                "local": local,
-                "federated": shared[name],
-                **noised[name],
-                "personalised": personal,
-                "pooled": with_all[name],
-            }
-            tables[name] = read_test(
-                platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
-            )
+    progress("what platforms remember", len(platforms), len(platforms))
+    ends = {name: (it.alone, it.federated, it.pooled) for name, it in starts.items()}
+    if training:
+        ends = _trained(scenario, platforms, starts, seed=seed, threads=threads, progress=progress)
+    tables = {}
+    for number, platform in enumerate(platforms, start=1):
+        start = starts[platform.config.name]
+        local, personal, together = ends[platform.config.name]
+        kept = {
+            "prior": validated(platform, platform.untrained),
+            "memory": start.alone,
+            "local": local,
+            "federated": start.federated,
+            **start.private,
+            "personalised": personal,
+            "served": better(better(local, start.federated), personal),
+            "pooled": together,
+        }
+        tables[platform.config.name] = read_test(
+            platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
+        )
     corrected(tables)
     found = {
         "scorers": ordered(private),
         "platforms": tables,
         "rounds": [asdict(report) for report in reports_of(registry)],
     }
-    return found, shared
-
-
-def ordered(private: Iterable[str]) -> list[str]:
-    """All scorers in the order of the table: those under Plans after the one without."""
-    place = SCORERS.index("federated") + 1
-    return [*SCORERS[:place], *private, *SCORERS[place:]]
+    return found, {name: it.federated for name, it in starts.items()}
 
 
 def compare_untrained(
     scenario: Scenario, platforms: Sequence[Platform], *, seed: int, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Test the scorers that need no training, on every platform: entries as of `compare`."""
+    """Test the scorers that need neither training nor others: entries as of `compare`."""
     tables = {}
     for number, platform in enumerate(platforms, start=1):
         start = platform.untrained
@@ -169,119 +139,63 @@ def compare_untrained(
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
-    names = [name for name in SCORERS if name in next(iter(tables.values()))["scorers"]]
+    names = [name for name in ordered() if name in next(iter(tables.values()))["scorers"]]
     return {"scorers": names, "platforms": tables, "rounds": []}
 
 
-def read_test(
+def _begun(
     platform: Platform,
-    kept: Mapping[str, Kept],
+    platforms: Sequence[Platform],
+    registry: Registry,
     *,
-    resamples: int,
-    seed: Sequence[int],
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Read the test part once for every scorer: one platform's entry of metrics.json.
-
-    Args:
-        platform: whose test part.
-        kept: the trained scorers' states, by name; those that only count are fitted here.
-        resamples: of the bootstrap.
-        seed: of the bootstrap and the test.
-        progress: called before each scorer.
-    """
-    items = len(platform.rows.catalogue)
-    asked = platform.question("test")
-    rows = platform.rows.histories.without_last(2)
-    counted: dict[str, Scorer] = {
-        "popularity": Popularity.fit(rows, items=items),
-        "tfidf": TfIdf.fit(platform.rows.catalogue),
-        "itemknn": ItemKnn.fit(rows, items=items),
-    }
-    scorers: dict[str, Any] = {}
-    gains: dict[str, NDArray[np.float64]] = {}
-    names = ordered(name for name in kept if name not in SCORERS)
-    for place, name in enumerate(names):
-        if name not in kept and name not in counted:
-            continue
-        progress(f"{platform.config.name} test", place, len(names))
-        # By its own number, so that one scorer more changes no other's interval.
-        number = SCORERS.index(name) if name in SCORERS else len(SCORERS) + place
-        rng = np.random.default_rng([*seed, number])
-        more: dict[str, object] = {"validation": None, "kept": None}
-        if name in kept:
-            ranking: Ranking = kept[name].rank(platform, "test")
-            more = {"validation": {"ndcg@10": kept[name].validation}, "kept": kept[name].name}
-        else:
-            ranking = rank(counted[name], asked, items=items)
-        figures = metrics.summary(ranking, items, rng=rng, resamples=resamples)
-        scorers[name] = {**figures, **more}
-        gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
-    progress(f"{platform.config.name} test", len(names), len(names))
-    histories = platform.rows.histories
-    entry: dict[str, Any] = {
-        "shoppers": len(histories),
-        "items": items,
-        "events": len(histories.items),
-        "catalogue_digest": platform.rows.catalogue.digest,
-        "scorers": scorers,
-    }
-    if "federated" in gains:
-        ours, theirs = gains["federated"], gains["local"]
-        entry["against_local"] = {
-            name: verdict(gains[name], theirs, resamples=resamples, seed=seed)
-            for name in names
-            if name.startswith("federated")
-        }
-        entry["federated_vs_local"] = entry["against_local"]["federated"]
-        entry["gain_by_length"] = by_length(
-            ours, theirs, asked.contexts.lengths, resamples=resamples, seed=seed
-        )
-    return entry
-
-
-def corrected(tables: Mapping[str, Any]) -> None:
-    """Add to each comparison with local its p by Holm's method over all of them together."""
-    every = [it for table in tables.values() for it in table["against_local"].values()]
-    for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
-        it["p_holm"] = p
-
-
-def verdict(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], *, resamples: int, seed: Sequence[int]
-) -> dict[str, Any]:
-    """Federated against local over the same shoppers, in words and figures."""
-    result = metrics.paired(
-        ours, theirs, rng=np.random.default_rng([*seed, 100]), resamples=resamples
+    sums: Taken | None,
+    private: Private,
+) -> _Start:
+    recall = own(platform)
+    alone = validated(platform, platform.untrained, beside=recall)
+    return _Start(
+        alone,
+        federated(platform, with_sums(platform, alone, sums), registry),
+        {
+            scorer: federated(platform, with_sums(platform, alone, taken), rounds)
+            for scorer, (rounds, taken) in private.items()
+        },
+        validated(platform, platform.untrained, beside=pooled(platform, recall, platforms)),
     )
-    word = "no clear difference"
-    if result.p < ALPHA:
-        word = "gain" if result.difference > 0 else "loss"
-    return {**asdict(result), "ci95": list(result.ci95), "verdict": word}
 
 
-def by_length(
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    lengths: NDArray[np.int64],
+def _trained(
+    scenario: Scenario,
+    platforms: Sequence[Platform],
+    starts: Mapping[str, _Start],
     *,
-    resamples: int,
-    seed: Sequence[int],
-) -> list[dict[str, Any]]:
-    """The difference by how many events stand before the target."""
-    rows = []
-    for least, most in LENGTHS:
-        here = (lengths >= least) & (lengths <= most)
-        if here.sum() < FEW:
-            continue
-        rng = np.random.default_rng([*seed, 200, least])
-        difference = ours[here] - theirs[here]
-        rows.append(
-            {
-                "length": f"{least}-{most}" if most < 10**9 else f"{least}+",
-                "n": int(here.sum()),
-                "difference": float(difference.mean()),
-                "ci95": list(metrics.bootstrap_ci(difference, rng=rng, resamples=resamples)),
-            }
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> dict[str, tuple[Kept, Kept, Kept]]:
+    """By platform what it keeps of training alone, from the federated state, and pooled."""
+    passes = scenario.federation.rounds * scenario.federation.epochs
+    with ThreadPoolExecutor(threads) as pool:
+        # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
+        everyone = pool.submit(
+            trained,
+            [platform.copy() for platform in platforms],
+            {name: it.pooled for name, it in starts.items()},
+            recipe_of(scenario, epochs=passes),
+            seed=(seed, 0),
+            progress=titled(progress, "pooled"),
         )
-    return rows
+        homes = {
+            platform.config.name: pool.submit(
+                at_home,
+                platform.copy(),
+                starts[platform.config.name].alone,
+                starts[platform.config.name].federated,
+                scenario,
+                seed=(seed, number),
+                progress=progress,
+            )
+            for number, platform in enumerate(platforms, start=1)
+        }
+        together = everyone.result()
+        return {name: (*home.result(), together[name]) for name, home in homes.items()}

@@ -132,8 +132,11 @@ def federate_privately(
     engine: Engine = "in-process",
     threads: int = 1,
     resume: bool = False,
+    rounds: bool = True,
 ) -> dict[float, tuple[Protected, Registry, Taken | None]]:
-    """The same under Plans, once for each ε of the scenario."""
+    """The same under Plans, once for each ε of the scenario; sums alone, if there are no rounds."""
+    if not rounds and scenario.sums is None:
+        return {}
     plans = [
         protected(scenario, ready.platforms, out, epsilon=epsilon, pairs=ready.near)
         for epsilon in scenario.privacy.epsilons
@@ -145,7 +148,9 @@ def federate_privately(
         write(it, resume=again)
         how: dict[str, Any] = {"engine": engine, "threads": threads, "resume": again, "under": it}
         taken = sum_up(scenario, ready, it.out, **how)
-        runs[it.epsilon] = (it, federate(scenario, ready, it.out, **how), taken)
+        if rounds:
+            federate(scenario, ready, it.out, **how)
+        runs[it.epsilon] = (it, Registry(it.out), taken)
     return runs
 
 

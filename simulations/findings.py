@@ -105,7 +105,7 @@ def kept_round(platform: Mapping[str, Any]) -> int | None:
     """The round whose Adapter was kept; 0 is the untrained one."""
     kept = platform["scorers"].get("federated", {}).get("kept") or ""
     found = re.fullmatch(r"round (\d+)", kept)
-    return 0 if kept == "untrained" else int(found[1]) if found else None
+    return 0 if kept in ("untrained", "sums") else int(found[1]) if found else None
 
 
 def scorer_rows(

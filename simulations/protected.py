@@ -200,7 +200,7 @@ def told(runs: Mapping[float, tuple[Protected, Registry, object]]) -> list[dict[
             "epsilon": epsilon,
             "scorer": scorer_name(epsilon),
             "noise": "simulated",
-            "rounds": registry.rounds()[-1],
+            "rounds": max(registry.rounds(), default=0),
             "platforms": spent(it),
         }
         for epsilon, (it, registry, _sums) in runs.items()

@@ -33,10 +33,14 @@ log = logging.getLogger("atoll.harness")
 
 
 def with_seed(scenario: Scenario, seed: int | None) -> Scenario:
-    """The scenario under another seed."""
+    """The scenario under another seed, which draws other shoppers into a table's part or limit."""
     if seed is None:
         return scenario
-    return replace(scenario, federation=replace(scenario.federation, seed=seed))
+    platforms = tuple(
+        replace(it, events=replace(it.events, draw=seed)) for it in scenario.platforms
+    )
+    federation = replace(scenario.federation, seed=seed)
+    return replace(scenario, federation=federation, platforms=platforms)
 
 
 def check_start(scenario: Scenario, out: Path, *, engine: Engine, resume: bool) -> None:
@@ -94,13 +98,13 @@ def full_comparison(
         engine: the harness, or Flower's Ray engine.
         threads: platforms that train at once.
         resume: go on from the last recorded round.
-        untrained: compare only what needs no training, without a federation.
+        untrained: compare only what needs no training: sums are taken, and no round is run.
         progress: called while it works.
 
     Returns:
         What metrics.json holds.
     """
-    if not untrained:
+    if not untrained or scenario.sums is not None:
         check_start(scenario, out, engine=engine, resume=resume)
     began, started = time.monotonic(), datetime.now(UTC)
     seed = scenario.federation.seed
@@ -116,20 +120,22 @@ def full_comparison(
     if not resume:
         clear(out)
     kept: dict[str, Kept] = {}
-    if untrained:
+    if untrained and scenario.sums is None:
         found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
     else:
         how: dict[str, Any] = {"engine": engine, "threads": threads, "resume": resume}
         sums = sum_up(scenario, ready, out, **how)
-        registry = federate(scenario, ready, out, **how)
-        private = federate_privately(scenario, ready, out, **how)
+        if not untrained:
+            federate(scenario, ready, out, **how)
+        private = federate_privately(scenario, ready, out, rounds=not untrained, **how)
         with one_core_each():
             found, kept = compare(
                 scenario,
                 ready.platforms,
-                registry,
+                Registry(out),
                 sums=sums,
                 private={scorer_name(it): private[it][1:] for it in private},
+                training=not untrained,
                 seed=seed,
                 threads=threads,
                 progress=progress,

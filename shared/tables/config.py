@@ -11,6 +11,7 @@
     min_length = 3                 # events a History needs
     limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
     part = [0.0, 0.6]              # optional: keep only shoppers whose hash is in this part
+    draw = 0                       # optional: another number, other shoppers in a limit or part
 
     [items]
     path = "items.tsv.gz"
@@ -83,6 +84,7 @@ class EventTable:
         limit: keep only this many of the shoppers with a long enough History, or all if None.
         part: keep only shoppers whose hash, from 0 to 1, is not below the first nor from the second
             on. Whether one is kept depends on nobody else.
+        draw: which hash; another gives other shoppers the same chance.
     """
 
     path: Path
@@ -91,6 +93,7 @@ class EventTable:
     min_length: int = MIN_LENGTH
     limit: int | None = None
     part: Part = WHOLE
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class _Events(Section):
     min_length: int = Field(default=MIN_LENGTH, ge=MIN_LENGTH)
     limit: int | None = Field(default=None, ge=2)
     part: Part = WHOLE
+    draw: int = Field(default=0, ge=0, lt=2**31)
 
 
 class _ItemColumns(Section):
@@ -268,6 +272,7 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
             min_length=events.min_length,
             limit=events.limit,
             part=checked(events.part, f"{where}: events"),
+            draw=events.draw,
         ),
         items=ItemTable(
             path=absolute(items.path),

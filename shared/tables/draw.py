@@ -15,6 +15,11 @@ SHOPPERS = b"atoll limit 1"  # one key for all: a shopper of two platforms is in
 ITEMS = b"atoll items 1"
 
 
+def shoppers_key(draw: int) -> bytes:
+    """The key of a draw of shoppers; 0 is SHOPPERS."""
+    return SHOPPERS + (b" %d" % draw if draw else b"")
+
+
 def drawn(name: str, key: bytes) -> bytes:
     """The place of a name in the draw."""
     return blake2b(name.encode(), key=key, digest_size=16).digest()

@@ -25,6 +25,7 @@ def dump_platform(config: PlatformConfig) -> str:
             "min_length": events.min_length,
             "limit": events.limit,
             "part": None if events.part == WHOLE else events.part,
+            "draw": events.draw or None,
         },
         "items": {
             "path": items.path,

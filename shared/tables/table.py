@@ -17,7 +17,7 @@ from shared.catalogue import Catalogue
 from shared.errors import DataError
 from shared.events import EVENT_SCHEMA, Histories, group
 from shared.tables.config import EventTable, ItemTable, PlatformConfig
-from shared.tables.draw import ITEMS, SHOPPERS, WHOLE, drawn, within
+from shared.tables.draw import ITEMS, WHOLE, drawn, shoppers_key, within
 from shared.tables.scan import read_text
 
 LATEST = 1e11  # seconds, year 5138: a larger time is in milliseconds
@@ -105,14 +105,15 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
             where=table.path,
             todo="give longer Histories, or check that both tables name items alike",
         )
-    inside = [shopper for shopper in shoppers if within(table.part, shopper, SHOPPERS)]
+    key = shoppers_key(table.draw)
+    inside = [shopper for shopper in shoppers if within(table.part, shopper, key)]
     if len(inside) < 2:
         raise DataError(
             f"fewer than two shoppers are in part {list(table.part)}",
             where=table.path,
             todo="give a larger part",
         )
-    chosen = sorted(inside, key=lambda shopper: drawn(shopper, SHOPPERS))[: table.limit]
+    chosen = sorted(inside, key=lambda shopper: drawn(shopper, key))[: table.limit]
     kept = long.filter(pl.col("shopper").is_in(chosen))
     kept = kept.sort("shopper", "order", "item", "kind", "value")
     report = ReadReport(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from simulations.planning.joining import ASKING, CONFIDENCE, MOST, Asked, Point, divided
+from shared.metrics import CONFIDENCE
+from simulations.planning.joining import ASKING, MOST, Asked, Point, divided
 
 NO_NOISE = "no noise"
 

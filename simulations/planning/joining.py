@@ -17,7 +17,6 @@ from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from clients.beside import remembering
 from clients.platform import Platform
@@ -25,12 +24,12 @@ from clients.recall import Recall
 from clients.sums import Places
 from shared.errors import DataError
 from shared.events import Histories
+from shared.metrics import gained
 from shared.ranking import Scorer
 from shared.text import Progress, silent
 from simulations.channels import Channel, believed, drawn, held_out, let_out, with_all
 
 MOST = 2500  # shoppers of the asking platform that are ranked, at most
-CONFIDENCE = 0.95  # of an interval
 ASKING = "asking"
 
 
@@ -144,24 +143,6 @@ def divided(case: Case, *, others: int) -> dict[str, int]:
     return {ASKING: case.mine, **sizes}
 
 
-def gained(base: Sequence[float], joined: Sequence[float]) -> tuple[float, float]:
-    """The gain over staying alone and half the width of its interval.
-
-    A ratio of two means over the same draws; its error is that of the residuals joined - ratio ·
-    base (Cochran, Sampling Techniques, 6.4), with Student's t for so few draws. The mean of the
-    draws' own ratios would be drawn upwards where a platform is small.
-
-    Args:
-        base: [draws] NDCG@10 alone, not all of them 0.
-        joined: [draws] of the same shoppers, having joined.
-    """
-    alone, found = np.array(base), np.array(joined)
-    ratio = float(found.mean() / alone.mean())
-    left = found - ratio * alone
-    error = float(left.std(ddof=1) / np.sqrt(len(left)) / alone.mean())
-    return ratio - 1, error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(left) - 1))
-
-
 def point_of(
     case: Case, epsilon: float | None, base: Sequence[float], joined: Sequence[float]
 ) -> Point:
@@ -175,8 +156,9 @@ def point_of(
             f"alone, {case.mine:,} shoppers find none of their next items, so no gain can be told",
             todo="ask for more shoppers or more draws",
         )
-    gain, half = gained(base, joined)
-    return Point(case, epsilon, float(np.mean(base)), float(np.mean(joined)), gain, half)
+    told = gained(base, joined)
+    alone, found = float(np.mean(base)), float(np.mean(joined))
+    return Point(case, epsilon, alone, found, told.gain, told.half)
 
 
 @dataclass(frozen=True)

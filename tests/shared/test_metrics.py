@@ -10,6 +10,7 @@ from shared.errors import DataError
 from shared.metrics import (
     bootstrap_ci,
     coverage,
+    gained,
     hit_rate,
     holm,
     mrr,
@@ -158,3 +159,31 @@ def test_holm_s_p_values_are_those_of_his_method_in_any_order() -> None:
     assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
     assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
     assert holm([]) == []
+
+
+# Over seeds -----------------------------------------------------------------------------------
+
+
+def test_a_gain_is_a_ratio_of_means_with_the_interval_of_its_residuals() -> None:
+    steady = gained([0.1, 0.2, 0.3], [0.12, 0.24, 0.36])
+    assert steady.gain == pytest.approx(0.2)
+    assert steady.half == pytest.approx(0, abs=1e-12)
+    assert steady.p < 1e-6
+    told = gained([0.1, 0.1], [0.10, 0.12])
+    assert told.gain == pytest.approx(0.1)
+    # Residuals -.01 and .01: a standard error of .01, of .1 a tenth; t of one degree is 12.706.
+    assert told.half == pytest.approx(1.2706, rel=1e-4)
+    assert told.p == pytest.approx(0.5)  # t is 1, and at one degree a half is beyond it
+
+
+def test_what_is_the_same_has_gained_nothing_for_certain() -> None:
+    told = gained([0.1, 0.2], [0.1, 0.2])
+    assert (told.gain, told.half, told.p) == (0, 0, 1)
+
+
+def test_a_gain_s_interval_holds_zero_just_where_its_p_is_above_a_twentieth() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        base = 0.1 + 0.01 * rng.random(5)
+        told = gained(base.tolist(), (base + 0.004 * rng.normal(0.5, 1, 5)).tolist())
+        assert (abs(told.gain) > told.half) == (told.p < 0.05)

@@ -11,6 +11,7 @@ import pytest
 from clients.beside import let_out, own, to_serve
 from clients.ledger import balance, entries
 from clients.memory import Memory
+from server.registry import Registry
 from shared.accounting import Charge
 from shared.pairs import load_pairs
 from shared.tasks import co_visitation as task
@@ -182,3 +183,20 @@ def test_a_comparison_has_the_sums_in_the_rows_that_would_have_them(
         for scorer in ("popularity", "prior", "itemknn", "memory", "local", "pooled"):
             assert one[scorer] == two[scorer]
         assert one["federated"]["validation"] != two["federated"]["validation"]
+
+
+def test_untrained_sums_are_compared_and_no_round_is_run(
+    scenario: Scenario, cache: Path, tmp_path: Path
+) -> None:
+    found = full_comparison(scenario, tmp_path, cache=cache, untrained=True)
+    assert found["rounds"] == []
+    assert not Registry(tmp_path).rounds()
+    assert [it["rounds"] for it in found["privacy"]] == [0]
+    for platform in found["platforms"].values():
+        rows = platform["scorers"]
+        assert rows["local"] == {**rows["memory"], "ci95": rows["local"]["ci95"]}
+        assert {row["kept"] for row in rows.values()} <= {None, "untrained", "sums"}
+        assert set(platform["against_local"]) == {"federated", "federated ε=8", "served"}
+        for name in ("federated", "federated ε=8", "served"):  # the better of own and shared
+            assert rows[name]["validation"]["ndcg@10"] >= rows["memory"]["validation"]["ndcg@10"]
+    assert any(it["scorers"]["federated"]["kept"] == "sums" for it in found["platforms"].values())

@@ -13,20 +13,14 @@ from clients.platform import Platform
 from server.registry import Registry
 from shared import metrics
 from simulations.candidates import Kept, validated
-from simulations.compare import (
-    SCORERS,
-    by_length,
-    compare,
-    compare_untrained,
-    ordered,
-    verdict,
-)
+from simulations.compare import compare, compare_untrained
 from simulations.federations import federate
 from simulations.prepare import Ready, prepare
+from simulations.reading import SCORERS, by_length, ordered, verdict
 from simulations.scenario import Scenario, load_scenario
 
 COUNTED = ("popularity", "tfidf")
-LEARNT = ("local", "federated", "personalised", "pooled")
+LEARNT = ("local", "federated", "personalised", "served", "pooled")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from shared.errors import ConfigError, DataError
 from simulations.planning.findings import percent, starts, told
 from simulations.planning.grid import FEWEST, GRID, MINE, cases, check_epsilons
-from simulations.planning.joining import Asked, Case, Point, gained, point_of
+from simulations.planning.joining import Asked, Case, Point, point_of
 
 SMALL = Case("30 shoppers", 30, 120)
 
@@ -20,16 +20,6 @@ def line_of(*gains: tuple[float, float]) -> list[Point]:
         Point(Case("30 shoppers", 30, 100 * place), 3.0, 0.1, 0.1 * (1 + gain), gain, half)
         for place, (gain, half) in enumerate(gains, start=1)
     ]
-
-
-def test_a_gain_is_a_ratio_of_means_with_the_interval_of_its_residuals() -> None:
-    gain, half = gained([0.1, 0.2, 0.3], [0.12, 0.24, 0.36])
-    assert gain == pytest.approx(0.2)
-    assert half == pytest.approx(0, abs=1e-12)
-    gain, half = gained([0.1, 0.1], [0.10, 0.12])
-    assert gain == pytest.approx(0.1)
-    # Residuals -.01 and .01: a standard error of .01, of .1 a tenth; t of one degree is 12.706.
-    assert half == pytest.approx(1.2706, rel=1e-4)
 
 
 @pytest.mark.parametrize(

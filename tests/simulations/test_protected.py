@@ -16,10 +16,10 @@ from shared.backbone import load_backbone, save_backbone
 from shared.errors import PlanError
 from shared.plan import Plan
 from shared.tables.config import load_platform
-from simulations.compare import SCORERS
 from simulations.federations import federate, federate_privately
 from simulations.prepare import Ready, prepare
 from simulations.protected import plan_of, protected, scorer_name, told, unprotected
+from simulations.reading import SCORERS
 from simulations.run import full_comparison, with_seed
 from simulations.scenario import Scenario, load_scenario
 

@@ -14,7 +14,7 @@ Typed = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
 Make = Callable[..., Path]
 SCORERS = ["popularity", "tfidf", "prior", "itemknn", "memory"]
-SCORERS += ["local", "federated", "personalised", "pooled"]
+SCORERS += ["local", "federated", "personalised", "served", "pooled"]
 
 
 @pytest.fixture

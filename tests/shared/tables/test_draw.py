@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ConfigError, DataError
 from shared.tables.config import PlatformConfig, load_platform, platform_from
-from shared.tables.draw import ITEMS, SHOPPERS, WHOLE, Part, checked, drawn, within
+from shared.tables.draw import ITEMS, SHOPPERS, WHOLE, Part, checked, drawn, shoppers_key, within
 from shared.tables.dump import dump_platform
 from shared.tables.table import PlatformRows, read_platform
 
@@ -87,6 +88,25 @@ def place(name: str) -> float:
 def test_a_name_on_the_cut_is_in_the_part_that_starts_there(name: str) -> None:
     assert within((place(name), 1.0), name, SHOPPERS)
     assert not within((0.0, place(name)), name, SHOPPERS)
+
+
+def test_another_draw_gives_others_the_same_chance_and_draw_0_is_the_first() -> None:
+    half = (0.0, 0.5)
+    assert shoppers_key(0) == SHOPPERS
+    one, other = (
+        {name for name in NAMES if within(half, name, shoppers_key(draw))} for draw in (0, 7)
+    )
+    assert len(other) / len(NAMES) == pytest.approx(0.5, abs=0.02)
+    assert len(one & other) / len(NAMES) == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_platform_s_draw_says_who_is_in_its_part_and_is_written_into_its_file(shop: Path) -> None:
+    first = config(shop, events=(0.0, 0.5))
+    other = replace(first, events=replace(first.events, draw=3))
+    there = {name for name in CROWD if within((0.0, 0.5), name, shoppers_key(3))}
+    assert kept(read_platform(other)) == there != kept(read_platform(first))
+    (shop / "shop.toml").write_text(dump_platform(other))
+    assert load_platform(shop / "shop.toml").events == other.events
 
 
 def test_shoppers_and_items_are_drawn_apart() -> None:
