@@ -51,8 +51,8 @@ _SCORERS = {
     "federated": "one Adapter that all platforms trained together, beside each one's own memory "
     "and, where sums were taken, what the others' shoppers took together; no rows moved",
     "personalised": "the federated Adapter, trained further on this platform's rows alone",
-    "served": "the best of local, federated and personalised by this platform's validation: what it "
-    "would serve with",
+    "served": "what this platform would serve with: by its validation the best of local, federated "
+    "and personalised",
     "pooled": "an Adapter trained on all rows together, beside the memory of all, as if rows could "
     "be shared: a yardstick",
 }
