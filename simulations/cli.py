@@ -20,6 +20,8 @@ from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
 from simulations.scenario import find_scenario, load_scenario
+from simulations.strategies import telling
+from simulations.strategies.command import run_strategies
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
 
@@ -162,6 +164,49 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
         },
         "seed": metrics["seed"],
     }
+
+
+@cli.command(epilog="Example: atoll-sim strategies demo --seeds 3")
+def strategies(
+    scenario: Named,
+    out: Out = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    seed: Seed = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="How many seeds, from the first on.")
+    ] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A strategy; may be given again. All if left out; local is always run."),
+    ] = None,
+    threads: Threads = THREADS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare ways to let platforms learn from one another, with a score told before training.
+
+    The folder gets strategies.json and a page, strategies.html.
+    """
+    chosen = with_seed(load_scenario(find_scenario(scenario), data=data), seed)
+    folder = out or Path("runs") / f"{chosen.name}-strategies"
+    with terminal.showing(quiet=as_json) as progress:
+        found = run_strategies(
+            chosen,
+            folder,
+            cache=cache,
+            seeds=seeds,
+            only=only or (),
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    terminal.console.print(telling.terminal_table(found))
+    for line in (telling.foretold(found), *found["transfer"]["warnings"]):
+        terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    page = (folder / "strategies.html").resolve()
+    terminal.console.print(f"{found['seconds']:.0f} s. {page}", highlight=False, soft_wrap=True)
 
 
 @cli.command("audit", epilog="Example: atoll-sim audit --epsilon 1 --epsilon 3")

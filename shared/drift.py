@@ -1,0 +1,82 @@
+"""What holds a platform's steps near the others' while it trains on its own rows alone.
+
+    gradient of a batch ─+ pull→ gradient of the step
+
+A pull reads parameters and numbers that were sent, never a History. FedProx (arXiv 1812.06127,
+equation 2) pulls back to the Adapter that came; SCAFFOLD (arXiv 1910.06378, equation 3) along what
+all platforms' gradients have that this one's lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared.adapter import Adapter, Tensors
+from shared.backbone import Backbone
+from shared.training import Piece, PlainEngine, Recipe, Rows
+
+Pull = Callable[[str, nn.Parameter], Tensor]  # name and values of a slot → added to its gradient
+
+
+def proximal(start: Adapter, strength: float) -> Pull:
+    """The gradient of strength/2·|w - start|².
+
+    Args:
+        start: the Adapter that came.
+        strength: the paper's µ; 0 pulls nowhere.
+    """
+    home = {name: torch.from_numpy(np.array(it)) for name, it in start.tensors.items()}
+    return lambda name, slot: strength * (slot.detach() - home[name].to(slot.device))
+
+
+def variates(all_of_them: Tensors, own: Tensors) -> Pull:
+    """c - cᵢ: the mean of all platforms' gradients at a common state less this one's."""
+    missing = {name: torch.from_numpy(all_of_them[name] - own[name]) for name in own}
+    return lambda name, slot: missing[name].to(slot.device)
+
+
+class PulledEngine:
+    """`PlainEngine` whose steps follow a pull too; without a Plan, so without privacy."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rows: Sequence[Rows],
+        recipe: Recipe,
+        *,
+        rng: np.random.Generator,
+        pull: Pull,
+    ) -> None:
+        """Arguments as of `PlainEngine`, and what is added to each slot's gradient.
+
+        Raises:
+            DataError: there is no History to train on.
+        """
+        self.plain = PlainEngine(backbone, rows, recipe, rng=rng)
+        self.steps = self.plain.steps
+        self.pull = pull
+        self.slots = {
+            name: value for name, value in backbone.named_parameters() if value.requires_grad
+        }
+
+    def batches(self) -> Iterator[Iterable[Piece]]:
+        """As of `PlainEngine`."""
+        return self.plain.batches()
+
+    def take(self, losses: Tensor) -> None:
+        """As of `PlainEngine`."""
+        self.plain.take(losses)
+
+    def step(self, *, rate: float) -> None:
+        """One step of Adam along the batch's gradient and the pull, clipped together."""
+        for name, slot in self.slots.items():
+            if slot.grad is not None:
+                slot.grad += self.pull(name, slot)
+        self.plain.step(rate=rate)
+
+    def close(self) -> None:
+        """Nothing was changed."""

@@ -1,0 +1,116 @@
+"""`atoll-sim strategies`: prepare each seed, compare, write strategies.json and strategies.html."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clients.beside import own
+from shared.errors import ConfigError
+from shared.files import made_folder, replacing
+from shared.text import Progress, silent
+from simulations.candidates import validated
+from simulations.federations import one_core_each
+from simulations.prepare import Ready, prepare
+from simulations.run import with_seed
+from simulations.scenario import Scenario
+from simulations.strategies.comparison import Sitting, sit, together
+from simulations.strategies.every import chosen
+from simulations.strategies.meeting import Meeting
+from simulations.strategies.page import render_strategies
+
+
+def run_strategies(
+    scenario: Scenario,
+    out: Path,
+    *,
+    cache: Path,
+    seeds: int = 1,
+    only: Sequence[str] = (),
+    threads: int = 1,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Compare the strategies and write what was found.
+
+    Args:
+        scenario: which platforms; its seed is the first.
+        out: folder of the run; a seed's tables and backbone stand under `seed-S` there.
+        cache: folder of item vectors.
+        seeds: how many, one after the other.
+        only: names of strategies; all where there is none.
+        threads: platforms that train at once.
+        progress: called while it works.
+
+    Returns:
+        What strategies.json holds.
+
+    Raises:
+        ConfigError: there is no strategy of a name, or no second platform.
+        AtollError: the platforms cannot be prepared.
+    """
+    names = chosen(only)
+    began = time.monotonic()
+    sittings: list[Sitting] = []
+    first = scenario.federation.seed
+    for seed in range(first, first + seeds):
+        seeded = with_seed(scenario, seed)
+        place = out / f"seed-{seed}"
+        ready = prepare(seeded, place, cache=cache, seed=seed, progress=progress)
+        check_meeting(ready, scenario)
+        with one_core_each():
+            meeting = met(seeded, ready, threads=threads, progress=progress)
+            sittings.append(sit(meeting, names))
+    found = {
+        "format": 1,
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "seeds": [sitting.seed for sitting in sittings],
+        "atoll": version("atoll"),
+        "versions": {name: version(name) for name in ("torch", "numpy")},
+        "seconds": time.monotonic() - began,
+        **together(
+            sittings, same_shoppers=scenario.world_scale is None, resamples=scenario.resamples
+        ),
+    }
+    texts = {
+        "strategies.json": json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "strategies.html": render_strategies(found),
+    }
+    for name, text in texts.items():
+        with replacing(made_folder(out) / name) as part:
+            part.write_text(text, encoding="utf-8")
+    return found
+
+
+def met(scenario: Scenario, ready: Ready, *, threads: int, progress: Progress) -> Meeting:
+    """The platforms with each one's untrained state beside its own memory."""
+    start = {
+        platform.config.name: validated(platform, platform.untrained, beside=own(platform))
+        for platform in ready.platforms
+    }
+    return Meeting(
+        scenario,
+        ready.platforms,
+        start,
+        seed=scenario.federation.seed,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def check_meeting(ready: Ready, scenario: Scenario) -> None:
+    """Refuse a platform that would meet nobody.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
+    if len(ready.platforms) < 2:
+        raise ConfigError(
+            "has one platform, which nobody can teach",
+            where=scenario.name,
+            todo="add a second under [[platforms]]",
+        )
