@@ -175,8 +175,7 @@ class Backbone(nn.Module):
 
     def states(self, vectors: Tensor) -> Tensor:
         """[B, T, W] → [B, T, D]: what the encoder has read up to each position."""
-        # Unit vectors have entries of about 1/√W; the encoder wants about 1.
-        x = self.read(vectors * math.sqrt(self.spec.text_width))  # [B, T, D]
+        x = self.read(vectors * math.sqrt(self.spec.text_width))  # whose entries are then about 1
         bias = causal_bias(vectors.shape[1], self.spec.heads, vectors.device)
         for layer in self.layers:
             x = layer(x, bias)

@@ -2,22 +2,24 @@
 
     gradient of a batch ─+ pull→ gradient of the step
 
-A pull reads parameters and numbers that were sent, never a History. FedProx (arXiv 1812.06127,
-equation 2) pulls back to the Adapter that came; SCAFFOLD (arXiv 1910.06378, equation 3) along what
-all platforms' gradients have that this one's lacks.
+FedProx (arXiv 1812.06127, equation 2) pulls back to the Adapter that came. Its pull reads
+parameters and what was sent, never a History, so a Plan allows it at no cost. SCAFFOLD (arXiv
+1910.06378, equation 3) pulls along what all platforms' gradients have and this one's lacks: those
+are made of rows, and no Plan here pays for them, so it is a simulation's alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shared.adapter import Adapter, Tensors
-from shared.backbone import Backbone
-from shared.training import Piece, PlainEngine, Recipe, Rows
+from shared.backbone import Backbone, is_slot
+from shared.training import Engine, Piece, PlainEngine, Recipe, Rows
 
 Pull = Callable[[str, nn.Parameter], Tensor]  # name and values of a slot → added to its gradient
 
@@ -39,6 +41,20 @@ def variates(all_of_them: Tensors, own: Tensors) -> Pull:
     return lambda name, slot: missing[name].to(slot.device)
 
 
+def pulled(backbone: Backbone, pull: Pull) -> None:
+    """Add the pull to every gradient that stands in the backbone."""
+    for name, slot in backbone.named_parameters():
+        if slot.requires_grad and slot.grad is not None and is_slot(name):
+            slot.grad += pull(name, slot)
+
+
+def plain(start: Adapter, *, strength: float) -> Callable[..., Engine]:
+    """Makes the Engine of a platform without a Plan: with a strength of 0 it is `PlainEngine`."""
+    if strength == 0:
+        return PlainEngine
+    return partial(PulledEngine, pull=proximal(start, strength))
+
+
 class PulledEngine:
     """`PlainEngine` whose steps follow a pull too; without a Plan, so without privacy."""
 
@@ -58,10 +74,7 @@ class PulledEngine:
         """
         self.plain = PlainEngine(backbone, rows, recipe, rng=rng)
         self.steps = self.plain.steps
-        self.pull = pull
-        self.slots = {
-            name: value for name, value in backbone.named_parameters() if value.requires_grad
-        }
+        self.backbone, self.pull = backbone, pull
 
     def batches(self) -> Iterator[Iterable[Piece]]:
         """As of `PlainEngine`."""
@@ -73,9 +86,7 @@ class PulledEngine:
 
     def step(self, *, rate: float) -> None:
         """One step of Adam along the batch's gradient and the pull, clipped together."""
-        for name, slot in self.slots.items():
-            if slot.grad is not None:
-                slot.grad += self.pull(name, slot)
+        pulled(self.backbone, self.pull)
         self.plain.step(rate=rate)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from simulations.strategies.comparison import Sitting, sit, together
 from simulations.strategies.every import chosen
 from simulations.strategies.meeting import Meeting
 from simulations.strategies.page import render_strategies
+from simulations.worlds.specs import default_world
 
 
 def run_strategies(
@@ -53,6 +54,7 @@ def run_strategies(
         AtollError: the platforms cannot be prepared.
     """
     names = chosen(only)
+    check_meeting(scenario)
     began = time.monotonic()
     sittings: list[Sitting] = []
     first = scenario.federation.seed
@@ -60,7 +62,6 @@ def run_strategies(
         seeded = with_seed(scenario, seed)
         place = out / f"seed-{seed}"
         ready = prepare(seeded, place, cache=cache, seed=seed, progress=progress)
-        check_meeting(ready, scenario)
         with one_core_each():
             meeting = met(seeded, ready, threads=threads, progress=progress)
             sittings.append(sit(meeting, names))
@@ -102,13 +103,13 @@ def met(scenario: Scenario, ready: Ready, *, threads: int, progress: Progress) -
     )
 
 
-def check_meeting(ready: Ready, scenario: Scenario) -> None:
-    """Refuse a platform that would meet nobody.
+def check_meeting(scenario: Scenario) -> None:
+    """Refuse a platform that would meet nobody, before anything is made for it.
 
     Raises:
         ConfigError: there are fewer than two.
     """
-    if len(ready.platforms) < 2:
+    if len(scenario.platforms or default_world().platforms) < 2:
         raise ConfigError(
             "has one platform, which nobody can teach",
             where=scenario.name,

@@ -19,6 +19,7 @@ from scipy import stats
 
 from shared import metrics
 from simulations.compare import ALPHA
+from simulations.findings import figure
 from simulations.strategies.every import FEDERATED, LOCAL, STRATEGIES
 from simulations.strategies.meeting import Meeting
 from simulations.transfer_score import EPSILON, Score, scores
@@ -199,13 +200,10 @@ def foreseen(platforms: Mapping[str, Any]) -> dict[str, Any]:
         "points": len(points),
         "rank_correlation": {key: agreement(key) for key in ("expected", "nearness")},
         "warnings": [
-            f"{name}: the others' law runs contrary to its own"
-            f" (nearness {worst['nearness']:+.2f}, seed {worst['seed']}):"
-            " expect negative transfer"
-            if worst["nearness"] is not None
-            else f"{name}: the others' law runs contrary to its own: expect negative transfer"
+            f"{name}: the others' law runs contrary to its own (nearness"
+            f" {figure(it['nearness'], '+.2f')}, seed {it['seed']}): expect negative transfer"
             for name, platform in platforms.items()
-            for worst in platform["scores"]
-            if worst["verdict"] == "contrary"
+            for it in platform["scores"]
+            if it["verdict"] == "contrary"
         ],
     }

@@ -16,9 +16,12 @@ from simulations.html import document, listing, panels, table, text
 from simulations.plots import INK, MUTED, OWN, PAPER, SHARED, panel
 from simulations.strategies.telling import MARKS, foretold, headline, mean_of
 
-_STYLE = ".wins td, .wins th { white-space: normal; } .warn { border-left: 3px solid var(--own);"
-_STYLE += " padding-left: .8rem; }\n"
+_STYLE = (
+    ".warn { border-left: 3px solid var(--own); padding-left: .8rem; }\n"
+    ".unsure { visibility: hidden; }\n"  # as wide as a mark, so that figures stand in line
+)
 _COLOURS = {"gain": "shared", "loss": "own"}
+_UNSURE = '<span class="unsure" aria-hidden="true">▲</span>'
 _HOW = (
     "Leave-one-out: each shopper's last item is the test, the one before it the validation. "
     "Validation chose the epoch or round of each strategy; the test part was read once for each "
@@ -30,8 +33,10 @@ _HOW = (
 
 def render_strategies(found: Mapping[str, Any]) -> str:
     """The whole page. The same findings give the same bytes."""
-    seeds = ", ".join(map(str, found["seeds"]))
-    run = f"Atoll {found['atoll']} · strategies · scenario {found['scenario']} · seeds {seeds}"
+    seeds = ("seed " if len(found["seeds"]) == 1 else "seeds ") + ", ".join(
+        map(str, found["seeds"])
+    )
+    run = f"Atoll {found['atoll']} · strategies · scenario {found['scenario']} · {seeds}"
     platforms = found["platforms"]
     body = [
         f'<p class="kicker">{text(run)}</p>\n<h1>{text(found["title"])}: which transfer pays</h1>',
@@ -89,8 +94,9 @@ def _cell(platform: Mapping[str, Any], strategy: str) -> str:
     value = figure(row["ndcg@10"])
     if strategy == platform["best"]:
         value = f"<strong>{value}</strong>"
-    colour = _COLOURS.get(verdict, "muted")
-    return f'{value} <span class="{colour}">{MARKS.get(verdict, "&#8199;")}</span>'
+    if verdict not in MARKS:
+        return f"{value} {_UNSURE}"
+    return f'{value} <span class="{_COLOURS[verdict]}">{MARKS[verdict]}</span>'
 
 
 def _scores(found: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from clients.app import shuffle
 from clients.platform import Platform
 from server.aggregate import algorithm
 from shared.adapter import Adapter
-from shared.training import Engine, Loss, PlainEngine, Stretch, of_task, train
+from shared.drift import plain
+from shared.training import Engine, Loss, Stretch, of_task, train
 from shared.update import Update
 from simulations.candidates import Kept, better, recipe_of
 from simulations.strategies.meeting import Meeting, States
@@ -56,7 +57,7 @@ def trained(
     sent: Sent,
     *,
     begin: Adapter | None = None,
-    engine: Callable[..., Engine] = PlainEngine,
+    engine: Callable[..., Engine] | None = None,
     loss: Loss = of_task,
 ) -> Adapter:
     """What the deployed client makes of an Adapter without a Plan, unless told otherwise.
@@ -66,7 +67,7 @@ def trained(
         platform: its slots are overwritten.
         sent: this round's.
         begin: where training begins, if not at what was sent.
-        engine: how losses become a step.
+        engine: how losses become a step, if not as the scenario says.
         loss: what is made small.
     """
     federation = meeting.scenario.federation
@@ -76,7 +77,7 @@ def trained(
         [platform.training],
         recipe_of(meeting.scenario, epochs=federation.epochs),
         rng=shuffle(meeting.seed, sent.round, platform.config.name),
-        engine=engine,
+        engine=engine or plain(sent.adapter, strength=federation.proximal),
         loss=loss,
         stretch=sent.stretch,
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from clients.beside import own
 from clients.platform import Platform
@@ -19,12 +18,9 @@ from simulations.federations import federate
 from simulations.prepare import Ready, prepare
 from simulations.scenario import Scenario, load_scenario
 from simulations.strategies import (
-    adversarial,
     against_drift,
     at_home,
-    distillation,
     fusion,
-    heads,
     multitask,
     personal,
     rounds,
@@ -251,65 +247,6 @@ def test_personalised_layers_never_leave(meeting: Meeting) -> None:
     kept = {name: mine.own(name, last) for name in meeting.start}
     outputs = {it.tensors["adapter.weight"].tobytes() for it in kept.values()}
     assert len(outputs) == len(kept)  # each its own
-
-
-def test_distillation_with_no_share_of_the_teacher_is_plain_training(ready: Ready) -> None:
-    platform = ready.platforms[0].copy()
-    batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
-    teacher = shaken(platform.untrained, seed=5)
-    loss = distillation.distilled(platform, teacher, share=0.0)
-    ours = loss(platform.backbone, platform.training, batch)
-    theirs = of_task(platform.backbone, platform.training, batch)
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_a_teacher_that_is_the_student_pulls_nowhere(ready: Ready) -> None:
-    platform = ready.platforms[0].copy()
-    batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
-    oneself = distillation.distilled(platform, platform.untrained, share=1.0)
-    loss = oneself(platform.backbone, platform.training, batch)
-    loss.sum().backward()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(loss, torch.zeros_like(loss), atol=1e-5, rtol=0)
-    slopes = [it.grad for it in platform.backbone.parameters() if it.grad is not None]
-    assert max(float(it.abs().max()) for it in slopes) < 1e-4
-
-
-def test_the_judges_gradient_turns_round() -> None:
-    states = torch.randn(2, 3, 4, requires_grad=True)
-    found = adversarial.turned(states)
-    torch.testing.assert_close(found, states)
-    found.sum().backward()  # type: ignore[no-untyped-call]
-    assert states.grad is not None
-    torch.testing.assert_close(states.grad, torch.full_like(states, -adversarial.REVERSED))
-
-
-def test_a_head_is_trained_and_never_leaves(ready: Ready, meeting: Meeting) -> None:
-    platform = ready.platforms[0].copy()
-    backbone, loss = multitask.with_second_task(platform, seed=0)
-    head = backbone.get_submodule("head")
-    before = [it.detach().clone() for it in head.parameters()]
-    sent = rounds.Sent(platform.untrained, 1, 1)
-    after = rounds.trained(meeting, replace(platform, backbone=backbone), sent, loss=loss)
-    assert after.shapes == platform.untrained.shapes
-    assert any(not torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
-
-
-def test_a_head_beside_changes_no_query(ready: Ready) -> None:
-    platform = ready.platforms[0].copy()
-    batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
-    vectors = next_item.inputs(platform.table, batch)
-    _states, queries = heads.read_and_answer(platform.backbone, vectors)
-    assert torch.equal(queries, platform.backbone(vectors))
-
-
-def test_kinds_part_what_lies_apart() -> None:
-    rng = np.random.default_rng(0)
-    corners = np.eye(4, dtype=np.float32)[np.repeat(np.arange(4), 20)]
-    noisy = corners + rng.normal(0, 0.01, corners.shape).astype(np.float32)
-    kinds = multitask.kinds_of(noisy / np.linalg.norm(noisy, axis=1, keepdims=True), seed=0)
-    for corner in range(4):  # no kind holds items of two corners
-        here = set(kinds[corner * 20 : corner * 20 + 20])
-        assert not here & set(np.delete(kinds, np.s_[corner * 20 : corner * 20 + 20]))
 
 
 def test_strategies_are_chosen_in_the_tables_order_and_local_is_always_there() -> None:
