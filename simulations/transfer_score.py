@@ -30,7 +30,7 @@ from shared.events import Histories
 from shared.plan import default_delta
 
 EPSILON = 0.5  # of the one release that the score needs
-K = 32  # directions: fewer blur the law, more the noise (docs/log.md)
+K = 32  # directions, chosen on the embedded world: fewer blur the law, more add to the noise
 ON_COUNT = 0.1  # of a vector's squared norm; one number among 497 needs little
 SURE = 1.64  # standard errors from zero beyond which the sign is believed: 5 % of each side
 PUBLIC = 20_260_101  # seed of the directions, the same everywhere
@@ -194,7 +194,7 @@ def scores(
         told[name] = release(
             mine[name],
             epsilon=epsilon,
-            delta=default_delta(len(rows.histories)),
+            delta=default_delta(max(2, len(rows.histories))),  # of one shopper it would be 1
             randomness=simulated(seed, "transfer", name),
         )
     return {name: score(own, without(told, name)) for name, own in mine.items()}

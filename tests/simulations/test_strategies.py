@@ -102,6 +102,20 @@ def test_a_proximal_strength_of_0_is_fedavg_to_the_last_bit(meeting: Meeting) ->
     assert digests(free) == digests(rounds.federated(meeting))
 
 
+def test_the_deployed_federation_pulls_as_the_strategy_does_to_the_last_bit(
+    meeting: Meeting, scenario: Scenario, ready: Ready, tmp_path: Path
+) -> None:
+    asked = replace(scenario, federation=replace(scenario.federation, proximal=0.5))
+    registry = federate(asked, ready, tmp_path)
+    deployed = registry.load(registry.rounds()[-1])[0].adapter
+
+    def work(platform: Platform, sent: rounds.Sent) -> Adapter:
+        return against_drift.pulled(meeting, platform, sent, strength=0.5)
+
+    assert deployed.digest == every_round(meeting, work).digest
+    assert deployed.digest != every_round(meeting, fedavg(meeting)).digest
+
+
 def test_the_stronger_the_pull_the_less_a_round_moves(meeting: Meeting) -> None:
     def moved(strength: float) -> float:
         pulled = replace(meeting, scenario=one_round(meeting.scenario))
