@@ -14,6 +14,7 @@ from shared.errors import ConfigError
 from shared.tasks import next_item
 from shared.training import of_task
 from simulations.candidates import Kept, validated
+from simulations.compare import compare
 from simulations.federations import federate
 from simulations.prepare import Ready, prepare
 from simulations.scenario import Scenario, load_scenario
@@ -89,6 +90,18 @@ def test_without_more_said_the_rounds_are_the_deployed_federation_to_the_last_bi
     registry = federate(scenario, ready, tmp_path)
     deployed = registry.load(registry.rounds()[-1])[0].adapter
     assert every_round(meeting, fedavg(meeting)).digest == deployed.digest
+
+
+def test_local_federated_and_lora_are_what_compare_calls_local_federated_and_personalised(
+    meeting: Meeting, scenario: Scenario, ready: Ready, tmp_path: Path
+) -> None:
+    table, _ = compare(scenario, ready.platforms, federate(scenario, ready, tmp_path), seed=0)
+    names = {"local": "local", "federated": "federated", "lora": "personalised"}
+    for strategy, scorer in names.items():
+        for platform, state in meeting.of(strategy, STRATEGIES[strategy].run).items():
+            there = table["platforms"][platform]["scorers"][scorer]
+            assert state.validation == there["validation"]["ndcg@10"]
+            assert state.name == there["kept"]
 
 
 def test_threads_change_no_bit(meeting: Meeting) -> None:
