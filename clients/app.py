@@ -232,6 +232,7 @@ def how(asked: asking.Training) -> tuple[Recipe, Stretch]:
         and asked.batch >= 1
         and 0 < asked.learning_rate <= 1
         and asked.seed >= 0
+        and 0 <= asked.proximal <= 1000
     )
     if not possible:
         raise ConfigError(f"the server asks for an impossible round: {asked}", todo=SAME_VERSION)

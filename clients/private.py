@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from clients.pieces import pieces
 from clients.randomness import Randomness, Stream
 from shared.backbone import Backbone, Gate
+from shared.drift import Pull, pulled
 from shared.errors import BackboneError
 from shared.plan import Plan
 from shared.training import Piece, Recipe, Rows, Speed
@@ -55,6 +56,7 @@ class PrivateEngine:
         plan: Plan,
         randomness: Randomness,
         speed: Speed,
+        pull: Pull | None = None,
     ) -> None:
         """Steps, batch and noise are the Plan's; of the recipe only the rate is used.
 
@@ -76,6 +78,10 @@ class PrivateEngine:
             plan=plan,
             randomness=randomness,
         )
+        if pull is not None:
+            # After clipping and noise. It reads parameters, which are made of released sums alone,
+            # and what was sent: no History, so it costs nothing.
+            self.optimizer.attach_step_hook(lambda _optimizer: pulled(backbone, pull))
 
     def batches(self) -> Iterator[Iterable[Piece]]:
         """A Poisson sample a step, in pieces of one shape each; it may have none."""

@@ -22,6 +22,7 @@ from clients.randomness import Randomness
 from shared import asking, metrics, wire
 from shared.accounting import Charge
 from shared.adapter import Adapter
+from shared.drift import plain, proximal
 from shared.errors import AdapterError, DataError, PlanError
 from shared.events import Question
 from shared.ranking import rank
@@ -95,7 +96,13 @@ def update(
 
     if policy.plan is None:
         after = train(
-            platform.backbone, start, [platform.training], recipe, rng=rng, stretch=stretch
+            platform.backbone,
+            start,
+            [platform.training],
+            recipe,
+            rng=rng,
+            engine=plain(start, strength=asked.proximal),
+            stretch=stretch,
         )
         return bound(moved(after), MAX_NORM, noise="none"), None
     check_neighbours(platform, randomness.noise)
@@ -107,7 +114,11 @@ def update(
 
     def work() -> bytes:
         engine = partial(
-            PrivateEngine, plan=plan, randomness=randomness, speed=platform.config.speed
+            PrivateEngine,
+            plan=plan,
+            randomness=randomness,
+            speed=platform.config.speed,
+            pull=proximal(start, asked.proximal) if asked.proximal > 0 else None,
         )
         after = train(
             platform.backbone,

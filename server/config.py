@@ -35,6 +35,7 @@ class FederationSection(Section):
     batch: int = Field(64, ge=1, le=65_536)  # Histories a step
     learning_rate: float = Field(0.003, gt=0, le=1)  # of the platform's Adam
     schedule: Schedule = "cosine"
+    proximal: float = Field(0.0, ge=0, le=1000)  # FedProx's µ; 0 pulls nowhere
     seed: int = Field(0, ge=0, lt=2**31)
     # What is asked of platforms with a Plan; 0 leaves it to the Plan, and only less is granted.
     clip: float = Field(0.0, ge=0)  # of a History's gradient
@@ -76,6 +77,7 @@ class Federation:
     batch: int
     learning_rate: float
     schedule: Schedule
+    proximal: float
     seed: int
     clip: float
     noise_multiplier: float

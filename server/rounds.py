@@ -151,6 +151,7 @@ def train(
         noise_multiplier=federation.noise_multiplier,
         steps=federation.steps,
         cohort=len(cohort),
+        proximal=federation.proximal,
     )
 
     def read(content: Content, member: wire.Member) -> Trained:

@@ -51,6 +51,7 @@ class Training:
         noise_multiplier: a larger one than the Plan's, if not 0.
         steps: fewer than the Plan's, if not 0.
         cohort: how many platforms are asked in this round, if not 0.
+        proximal: how hard steps are pulled back to the Adapter sent: FedProx's µ, if not 0.
     """
 
     round: int
@@ -64,6 +65,7 @@ class Training:
     noise_multiplier: float = 0.0
     steps: int = 0
     cohort: int = 0
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def read_request(content: Content) -> tuple[Adapter, Training | None]:
         noise_multiplier=number(fields, "noise_multiplier"),
         steps=whole(fields, "steps"),
         cohort=whole(fields, "cohort"),
+        proximal=number(fields, "proximal"),
     )
     return adapter, training
 

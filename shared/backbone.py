@@ -171,14 +171,19 @@ class Backbone(nn.Module):
 
     def correction(self, vectors: Tensor) -> Tensor:
         """[B, T, W] → [B, T, W]: zero in the untrained state."""
-        # Unit vectors have entries of about 1/√W; the encoder wants about 1.
-        x = self.read(vectors * math.sqrt(self.spec.text_width))  # [B, T, D]
+        return self.answer(self.states(vectors))
+
+    def states(self, vectors: Tensor) -> Tensor:
+        """[B, T, W] → [B, T, D]: what the encoder has read up to each position."""
+        x = self.read(vectors * math.sqrt(self.spec.text_width))  # whose entries are then about 1
         bias = causal_bias(vectors.shape[1], self.spec.heads, vectors.device)
         for layer in self.layers:
             x = layer(x, bias)
-        state = self.norm(x)
-        learnt = self.adapter(self.down(state))
-        return cast(Tensor, self.gate(self.pretrained(state)) + learnt)
+        return cast(Tensor, self.norm(x))
+
+    def answer(self, states: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, W]: what is added to the prior's queries."""
+        return cast(Tensor, self.gate(self.pretrained(states)) + self.adapter(self.down(states)))
 
     @property
     def digest(self) -> str:
@@ -261,8 +266,8 @@ def load_backbone(path: Path) -> Backbone:
         if header.get("format") != FORMAT:
             raise ValueError(f"header says format {header.get('format')!r}, not {FORMAT!r}")
         backbone = new_backbone(BackboneSpec(**json.loads(header["spec"])), seed=0)
-        slots = {n: t for n, t in backbone.state_dict().items() if is_slot(n)}
-        backbone.load_state_dict({**tensors, **slots})
+        tensors |= {n: t for n, t in backbone.state_dict().items() if is_slot(n)}
+        backbone.load_state_dict(tensors)
         if backbone.digest != header["digest"]:
             raise ValueError("contents do not match the digest in the header")
     except (

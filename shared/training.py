@@ -102,6 +102,19 @@ WHOLE = Stretch()
 Piece = tuple[int, NDArray[np.int64]]  # which of the Rows, and positions of Histories there
 
 
+class Loss(Protocol):
+    """What a training makes small; that of the task, unless a strategy has another."""
+
+    def __call__(self, backbone: Backbone, part: Rows, batch: Tensor) -> Tensor:
+        """[B] nats, one a History, from its own positions [B, T] and the public Catalogue."""
+        ...
+
+
+def of_task(backbone: Backbone, part: Rows, batch: Tensor) -> Tensor:
+    """The loss of the task, and nothing else."""
+    return next_item.losses(backbone, part.table, batch)
+
+
 class Engine(Protocol):
     """How Histories are drawn and how their losses become a step.
 
@@ -195,6 +208,7 @@ def train(
     *,
     rng: np.random.Generator,
     engine: Callable[..., Engine] = PlainEngine,
+    loss: Loss = of_task,
     stretch: Stretch = WHOLE,
     progress: Progress = silent,
     after_epoch: Callable[[int, Adapter], None] | None = None,
@@ -208,6 +222,7 @@ def train(
         recipe: how.
         rng: draws the batches.
         engine: makes the Engine from backbone, rows, recipe and rng, as PlainEngine does.
+        loss: of each History.
         stretch: which part of the schedule this call is.
         progress: called after each batch.
         after_epoch: given the epoch (from 1) and the Adapter as it then stands.
@@ -219,7 +234,9 @@ def train(
     fill_slots(backbone, start)
     steps = engine(backbone, rows, recipe, rng=rng)
     try:
-        for epoch in epochs(backbone, rows, recipe, steps, stretch=stretch, progress=progress):
+        for epoch in epochs(
+            backbone, rows, recipe, steps, loss=loss, stretch=stretch, progress=progress
+        ):
             adapter = read_slots(
                 backbone, digest=start.backbone, task=start.task, version=start.version
             )
@@ -238,6 +255,7 @@ def epochs(
     recipe: Recipe,
     engine: Engine,
     *,
+    loss: Loss = of_task,
     stretch: Stretch = WHOLE,
     progress: Progress = silent,
 ) -> Iterator[int]:
@@ -248,7 +266,7 @@ def epochs(
             for which, indices in pieces:
                 part = rows[which]
                 batch = next_item.pad(part.histories, indices, max_length=length)
-                engine.take(next_item.losses(backbone, part.table, batch.to(part.table.device)))
+                engine.take(loss(backbone, part, batch.to(part.table.device)))
             share = (epoch - 1 + place / engine.steps) / recipe.epochs
             engine.step(rate=recipe.rate(stretch.at(share)))
             progress(f"epoch {epoch}", place + 1, engine.steps)

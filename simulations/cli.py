@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +14,27 @@ from shared import terminal
 from shared.errors import ConfigError
 from simulations import audit
 from simulations.benchmarks import commands as bench
-from simulations.federations import Engine, federate
+from simulations.federations import federate
+from simulations.options import (
+    CACHE,
+    THREADS,
+    AsJson,
+    Cache,
+    Data,
+    EngineName,
+    Named,
+    Out,
+    Resume,
+    Seed,
+    Threads,
+)
 from simulations.planning.command import plan
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
 from simulations.scenario import find_scenario, load_scenario
 from simulations.seeds import rows, run_seeds
+from simulations.strategies.command import strategies
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
 
@@ -33,35 +46,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(bench.cli, name="bench")
-
-Named = Annotated[
-    str,
-    typer.Argument(
-        metavar="SCENARIO",
-        help="A TOML file, or a name: demo, channels, sisters, amazon, strangers, …",
-        show_default=False,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the run; runs/SCENARIO if left out.", show_default=False),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Where the scenario's relative paths start; its folder if left out."),
-]
-Cache = Annotated[Path, typer.Option(help="Folder of item vectors, shared between runs.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(min=0, max=2**31 - 1, help="In place of the scenario's seed.", show_default=False),
-]
-EngineName = Annotated[Engine, typer.Option(help="In one process, or on Flower's Ray engine.")]
-Threads = Annotated[int, typer.Option(min=1, max=64, help="Platforms that train at once.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last recorded round.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-CACHE = Path("runs/cache")
-THREADS = min(4, os.cpu_count() or 1)
 
 
 @cli.command(epilog="Example: atoll-sim run demo --out runs/rounds-only")
@@ -223,6 +207,7 @@ def audit_command(
         raise typer.Exit(1)
 
 
+cli.command(epilog="Example: atoll-sim strategies demo --seeds 3")(strategies)
 cli.command("plan", epilog="Example: atoll-sim plan --mine 2000 --all 60000 --epsilon 3")(plan)
 
 

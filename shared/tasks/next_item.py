@@ -49,14 +49,22 @@ def losses(backbone: Backbone, table: Tensor, batch: Tensor) -> Tensor:
     """
     if len(batch) == 0:  # a sampled batch may be; its step still adds noise
         return table.new_zeros(0)
-    inputs, targets = batch[:, :-1], batch[:, 1:]  # [B, T-1]
+    return of_queries(backbone(inputs(table, batch)), table, batch)
+
+
+def inputs(table: Tensor, batch: Tensor) -> Tensor:
+    """[B, T-1, W]: the vectors of all events but the last position's, which is only a target."""
+    return F.embedding(batch[:, :-1].clamp(min=0), table)
+
+
+def of_queries(queries: Tensor, table: Tensor, batch: Tensor) -> Tensor:
+    """[B] the loss of each History by its queries [B, T-1, W]; further as of `losses`."""
+    targets = batch[:, 1:]  # [B, T-1]
     valid = targets != PAD
-    vectors = F.embedding(inputs.clamp(min=0), table)  # [B, T-1, W]
-    queries = backbone(vectors)  # [B, T-1, W]
     each = cast(Tensor, _Separable.apply(queries[valid], table, targets[valid]))  # type: ignore[no-untyped-call]
     # Not index_add, whose order of sums a GPU does not keep.
     placed = queries.new_zeros(valid.shape).masked_scatter(valid, each)  # [B, T-1]
-    return cast(Tensor, placed.sum(1) / valid.sum(1))
+    return placed.sum(1) / valid.sum(1)
 
 
 class _Separable(torch.autograd.Function):

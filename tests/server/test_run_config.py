@@ -46,6 +46,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
         "batch": 9,
         "learning_rate": 0.125,
         "schedule": "linear",
+        "proximal": 0.25,
         "seed": 11,
         "clip": 0.5,
         "noise_multiplier": 1.5,

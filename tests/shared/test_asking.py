@@ -28,6 +28,7 @@ TRAINING = Training(
     noise_multiplier=1.25,
     steps=16,
     cohort=5,
+    proximal=0.125,
 )
 ADAPTER = Adapter(
     {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([0.5], np.float32)},
