@@ -115,7 +115,10 @@ class NextItemScorer:
 
     def queries(self, contexts: Histories) -> Tensor:
         """[B, W]: the query after each History's last event; zero for a History without events."""
-        batch = pad(contexts, np.arange(len(contexts)), max_length=self.backbone.spec.max_length)
+        spec, prior_alone = self.backbone.spec, self.backbone.untrained
+        # The prior reads its window alone, and most states that are ranked are the untrained one.
+        length = spec.window if prior_alone else spec.max_length
+        batch = pad(contexts, np.arange(len(contexts)), max_length=length)
         batch = batch.to(self.table.device)
         lengths = (batch != PAD).sum(1)
         answer = self.table.new_zeros(len(batch), self.table.shape[1])
@@ -123,6 +126,9 @@ class NextItemScorer:
         if len(known):
             vectors = F.embedding(batch[known].clamp(min=0), self.table)
             vectors = vectors * (batch[known] != PAD)[..., None]
-            every = self.backbone(vectors)  # [known, T, W]
+            if prior_alone:
+                every = spec.prior_scale * self.backbone.prior(vectors)  # [known, T, W]
+            else:
+                every = self.backbone(vectors)
             answer[known] = every[torch.arange(len(known)), lengths[known] - 1]
         return answer
