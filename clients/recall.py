@@ -37,7 +37,7 @@ from shared.events import Histories, Question
 from shared.ranking import BLOCK, Scorer
 
 SHOPPERS = 4000  # whose validation chooses the Weighing, at most
-DEEP = 50  # best items by each signal alone that are candidates while it is chosen
+DEEP = 20  # best items by each signal alone that are candidates while it is chosen
 
 
 def _by_hand() -> Weighing:

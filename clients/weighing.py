@@ -27,7 +27,7 @@ from shared.metrics import ndcg
 KINDS = (*OWN, "shared")
 RIDGES = (10.0, 30.0, 100.0)  # of a feature of standard deviation 1 among the candidates
 TEMPERATURE = 10.0  # of the logit: units of a cosine, at first
-ITERATIONS = 60
+ITERATIONS = 40
 
 
 @dataclass(frozen=True)
