@@ -9,7 +9,6 @@ often: of the channels only the smaller ones are asked, by MOST shoppers.
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,23 +18,22 @@ import numpy as np
 
 from clients.beside import remembering
 from clients.memory import Memory
-from clients.platform import Platform, open_platform
+from clients.platform import Platform
 from clients.randomness import simulated
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
 from clients.sums import Places, released
 from server.pairs import listed
-from server.pretrain import SHAPE
 from shared.accounting import noise_for
 from shared.adapter import Adapter
-from shared.backbone import new_backbone, save_backbone
 from shared.events import Histories, training_part
 from shared.metrics import ndcg
 from shared.plan import default_delta
 from shared.ranking import rank
 from shared.tables.config import PlatformConfig
 from shared.tasks import co_visitation as task
-from shared.text import Progress, find_encoder, silent
+from shared.text import Progress, silent
+from simulations.benchmarks.untrained import opened
 
 CHANNELS = {"app": 0.60, "web": 0.28, "mini-program": 0.09, "newcomer": 0.03}
 MOST = 2500  # shoppers of a channel that is asked; larger channels only add to the sums
@@ -79,12 +77,7 @@ def measure(
         cache: folder of item vectors.
         progress: called after each split.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        text = find_encoder()
-        spec = replace(SHAPE, encoder=text.digest, text_width=text.width)
-        save_backbone(new_backbone(spec, seed=0), Path(folder) / "backbone.safetensors")
-        named = replace(config, backbone=Path(folder) / "backbone.safetensors", cache=cache)
-        whole = open_platform(named, progress=progress)
+    whole = opened(config, cache=cache, progress=progress)
     catalogue = whole.rows.catalogue
     pairs = listed([catalogue], encoder=whole.config.encoder, nearest=nearest, cache=cache)
     places = Places(pairs, catalogue.position)
