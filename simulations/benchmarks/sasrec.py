@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from clients import beside
 from clients.platform import Platform
+from shared.errors import ConfigError
 from shared.events import Histories, Question
 from shared.metrics import hit_rate, ndcg, paired
 from shared.ranking import rank
@@ -38,6 +39,7 @@ from simulations.benchmarks.ties import PARTS, shuffled
 from simulations.benchmarks.untrained import opened
 
 log = logging.getLogger("atoll.sasrec")
+SAME = 1e-6  # of a mean: what two orders of adding it up may differ by
 
 # As RecBole 1.2.1 documents SASRec; what is left out are its own defaults, written down so that a
 # later default changes nothing.
@@ -95,13 +97,14 @@ def measure(
     Args:
         config: of the table, public rows.
         interpreter: has RecBole and torch.
-        minutes: of SASRec's training; the epoch in which they end is its last.
+        minutes: of SASRec's training; what it has when they are over is its last state.
         shuffle: a seed by which the order within ties is drawn anew first; None leaves it.
         progress: called after each epoch, among others.
 
     Raises:
         ConfigError: as of `recbole_process.answers`.
         DataError: as of `read_platform`.
+        ValueError: the figure by which SASRec chose its state is not ours. A fault of the program.
     """
     there = checked(interpreter)
     mine = ours(config, shuffle=shuffle, progress=progress)
@@ -116,6 +119,8 @@ def measure(
         ready, epochs, end = trained(interpreter, folder, minutes, progress)
         exported = Exported.read(folder / "scores.npy", questions["test"])
         theirs = rank(exported, questions["test"], items=items).ranks
+    if abs(end["test"]["ndcg@10"] - reached(theirs)["ndcg@10"]) > SAME:
+        raise ValueError("sasrec_in_recbole.py and shared/ranking.py do not rank alike")
     best = [it for it in epochs if it["best"]][-1]
     level = [it for it in epochs if it["ndcg@10"] >= mine.row["validation"]["ndcg@10"]]
     told = paired(ndcg(mine.test), ndcg(theirs), rng=np.random.default_rng(0))
@@ -127,7 +132,6 @@ def measure(
         "sasrec": {
             "validation": {name: best[name] for name in ("hr@10", "ndcg@10")},
             "test": reached(theirs),
-            "test as ranked there": end["test"],
             "seconds": {"wall": best["wall"], "cpu": best["cpu"]},
             "epoch": best["epoch"],
             "epochs": len(epochs),
@@ -201,13 +205,17 @@ def trained(
     whole = round(60 * minutes)
     progress("SASRec, seconds", 0, whole)
     for line in answers(interpreter, str(folder)):
-        found[line["kind"]].append(line)
-        if line["kind"] == "epoch":
+        found.setdefault(str(line.get("kind")), []).append(line)
+        if line.get("kind") == "epoch":
             progress("SASRec, seconds", min(round(line["wall"]), whole), whole)
             log.info(
-                "SASRec, epoch %d: validation NDCG@10 %.4f after %.0f s",
-                *(line[name] for name in ("epoch", "ndcg@10", "wall")),
+                "SASRec, epoch %d: validation NDCG@10 %.4f after %.0f s, %.0f s of CPU",
+                *(line[name] for name in ("epoch", "ndcg@10", "wall", "cpu")),
             )
+    if not (found["ready"] and found["epoch"] and found["end"]):
+        raise ConfigError(
+            "said nothing of SASRec's end", where=interpreter, todo="run the command again"
+        )
     progress("SASRec, seconds", whole, whole)
     return found["ready"][0], found["epoch"], found["end"][0]
 
@@ -251,7 +259,8 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
         f"NDCG@10 on test, ours less SASRec's: {less['difference']:+.4f}"
         f" (95 % interval {low:+.4f} to {high:+.4f}, p {less['p']:.4f})",
         f"SASRec {why}.",
-        f"{figures['shoppers']:,} shoppers, {figures['items']:,} items, threads: {figures['threads']}.",
+        f"{figures['shoppers']:,} shoppers, {figures['items']:,} items;"
+        f" {figures['threads']} threads of torch on either side.",
     ]
 
 

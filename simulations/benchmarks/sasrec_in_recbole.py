@@ -24,7 +24,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,9 +193,10 @@ def train(folder: Path, tell: Tell) -> None:
     begun = {"device": str(config["device"]), "threads": torch.get_num_threads()}
     tell({"kind": "ready", "sequences": sequences, "weights": weights, **begun, **clock.read()})
 
+    limit = 60 * said["minutes"]
     best, waited, kept, why = -np.inf, 0, copy.deepcopy(model.state_dict()), "epochs"
     for epoch in range(config["epochs"]):
-        loss = trainer._train_epoch(parts[0], epoch)
+        loss = trainer._train_epoch(until(parts[0], lambda: clock.read()["wall"] > limit), epoch)
         spent = clock.read()
         found = validation.figures()
         best, waited, stop, better = early_stopping(
@@ -205,12 +206,20 @@ def train(folder: Path, tell: Tell) -> None:
             kept = copy.deepcopy(model.state_dict())
         told = {"kind": "epoch", "epoch": epoch + 1, "best": bool(better), "loss": float(loss)}
         tell({**told, **found, "training": spent, **clock.read()})
-        if stop or clock.read()["wall"] >= 60 * said["minutes"]:
+        if stop or spent["wall"] > limit:
             why = "patience" if stop else "time"
             break
     model.load_state_dict(kept)
     test.export(folder / "scores.npy")
     tell({"kind": "end", "stopped by": why, "test": test.figures()})
+
+
+def until(loader: Any, over: Callable[[], bool]) -> Iterator[Any]:
+    """The batches of an epoch until time is over; one at least, so that there is a loss."""
+    for batch in loader:
+        yield batch
+        if over():
+            return
 
 
 def versions() -> dict[str, str]:
