@@ -260,7 +260,7 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
         f" (95 % interval {low:+.4f} to {high:+.4f}, p {less['p']:.4f})",
         f"SASRec {why}.",
         f"{figures['shoppers']:,} shoppers, {figures['items']:,} items;"
-        f" {figures['threads']} threads of torch on either side.",
+        f" threads of torch on either side: {figures['threads']}.",
     ]
 
 
@@ -271,4 +271,4 @@ def row(name: str, found: Mapping[str, Any], seconds: Mapping[str, float]) -> st
         for part in PARTS
         for metric in ("hr@10", "ndcg@10")
     ]
-    return f"{name:<26}{''.join(parts)}{seconds['wall']:<10.0f}{seconds['cpu']:.0f}"
+    return f"{name:<26}{''.join(parts)}{seconds['wall']:<10.1f}{seconds['cpu']:.1f}"

@@ -136,10 +136,10 @@ def mean(rows: list[Row]) -> Row:
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
     """The table, for people."""
-    found = [f"{'':<26}{'validation':<20}test", f"{'':<26}{'HR@10     NDCG@10   ' * 2}"]
+    found = [f"{'':<26}{'validation':<20}test", f"{'':<26}{'HR@10     NDCG@10   ' * 2}".rstrip()]
     for what, row in figures["rows"].items():
         told = [f"{row[part][name]:<10.4f}" for part in PARTS for name in ("hr@10", "ndcg@10")]
-        found.append(f"{what:<26}{''.join(told)}")
+        found.append(f"{what:<26}{''.join(told)}".rstrip())
     open_pairs = 100 * figures["open pairs"]
     return [
         *found,
