@@ -36,7 +36,7 @@ from clients.weighing import (
 from shared.events import Histories, Question
 from shared.ranking import BLOCK, Scorer
 
-SHOPPERS = 4000  # whose validation chooses the Weighing, at most
+SHOPPERS = 8000  # whose validation chooses the Weighing, at most
 DEEP = 20  # best items by each signal alone that are candidates while it is chosen
 
 

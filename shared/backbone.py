@@ -173,11 +173,6 @@ class Backbone(nn.Module):
         """[B, T, W] → [B, T, W]: zero in the untrained state."""
         return self.answer(self.states(vectors))
 
-    @property
-    def untrained(self) -> bool:
-        """Whether every adapter slot is zero, so that the correction is too."""
-        return not any(bool(it.any()) for name, it in self.named_parameters() if is_slot(name))
-
     def states(self, vectors: Tensor) -> Tensor:
         """[B, T, W] → [B, T, D]: what the encoder has read up to each position."""
         x = self.read(vectors * math.sqrt(self.spec.text_width))  # whose entries are then about 1

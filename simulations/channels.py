@@ -9,7 +9,6 @@ Nothing is trained, and the test part is never read: what is measured may be mea
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,23 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.memory import Memory
-from clients.platform import Platform, open_platform
+from clients.platform import Platform
 from clients.randomness import simulated
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
 from clients.sums import Places, bounded, noised
 from server.pairs import listed
-from server.pretrain import SHAPE
 from shared.accounting import noise_for
 from shared.adapter import Adapter
-from shared.backbone import new_backbone, save_backbone
 from shared.events import Histories, training_part
 from shared.metrics import ndcg
 from shared.plan import default_delta
 from shared.ranking import rank
-from shared.tables.config import PlatformConfig
 from shared.tasks import co_visitation as task
-from shared.text import Progress, find_encoder, silent
 
 Sums = Mapping[str, NDArray[np.float32]]
 
@@ -56,25 +51,6 @@ class Channel:
     def training(self) -> Histories:
         """What it tells of."""
         return training_part(self.platform.rows.histories)
-
-
-def opened(config: PlatformConfig, *, cache: Path | None, progress: Progress = silent) -> Platform:
-    """A table with a Backbone that adds nothing to the likeness of texts.
-
-    Args:
-        config: of the table; a Backbone that it names is not used.
-        cache: folder of item vectors.
-        progress: called while texts are read.
-
-    Raises:
-        AtollError: a file is missing, damaged, or does not belong with the others.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        text = find_encoder(config.encoder)
-        spec = replace(SHAPE, encoder=text.digest, text_width=text.width)
-        save_backbone(new_backbone(spec, seed=0), Path(folder) / "backbone.safetensors")
-        named = replace(config, backbone=Path(folder) / "backbone.safetensors", cache=cache)
-        return open_platform(named, progress=progress)
 
 
 def near_pairs(whole: Platform, *, nearest: int, cache: Path | None) -> Places:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.backbone import Backbone
+from shared.backbone import Backbone, is_slot
 from shared.events import Histories
 
 NAME = "next-item"
@@ -100,6 +100,11 @@ class _Separable(torch.autograd.Function):
         return grads[0][:, None] * slope, None, None
 
 
+def is_untrained(backbone: Backbone) -> bool:
+    """Whether every adapter slot is zero, so that nothing is added to the prior."""
+    return not any(bool(it.any()) for name, it in backbone.named_parameters() if is_slot(name))
+
+
 class NextItemScorer:
     """Scores of the whole Catalogue for each History; a `shared.ranking.Scorer`."""
 
@@ -115,7 +120,7 @@ class NextItemScorer:
 
     def queries(self, contexts: Histories) -> Tensor:
         """[B, W]: the query after each History's last event; zero for a History without events."""
-        spec, prior_alone = self.backbone.spec, self.backbone.untrained
+        spec, prior_alone = self.backbone.spec, is_untrained(self.backbone)
         # The prior reads its window alone, and most states that are ranked are the untrained one.
         length = spec.window if prior_alone else spec.max_length
         batch = pad(contexts, np.arange(len(contexts)), max_length=length)

@@ -12,7 +12,7 @@ import typer
 from shared import terminal
 from shared.pairs import NEAREST
 from shared.tables.config import load_platform
-from simulations.benchmarks import floor, ledger, load, overhead, privacy, sums
+from simulations.benchmarks import floor, ledger, load, overhead, privacy, sasrec, sums, ties
 
 cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -128,6 +128,60 @@ def bench_sums(
                 highlight=False,
                 markup=False,
             )
+
+
+@cli.command("sasrec", epilog="Example: atoll-sim bench sasrec beauty.toml --recbole PYTHON")
+def bench_sasrec(
+    platform: Annotated[
+        Path, typer.Argument(help="A platform's TOML file, of public rows.", show_default=False)
+    ],
+    recbole: Annotated[
+        Path,
+        typer.Option(
+            help="Interpreter of an environment with RecBole 1.2.1 and torch.", show_default=False
+        ),
+    ],
+    minutes: Annotated[
+        float, typer.Option(min=0, max=10_000, help="Of SASRec's training, at most.")
+    ] = 60,
+    shuffle: Annotated[
+        int | None, typer.Option(min=0, help="Seed to draw the order within ties anew by.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ours beside RecBole's SASRec on one table: HR@10, NDCG@10 and the time to its best."""
+    with terminal.showing(quiet=as_json) as progress:
+        figures = sasrec.measure(
+            load_platform(platform),
+            interpreter=recbole,
+            minutes=minutes,
+            shuffle=shuffle,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for line in sasrec.lines(figures):
+        terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@cli.command("ties", epilog="Example: atoll-sim bench ties beauty.toml --seeds 3")
+def bench_ties(
+    platform: Annotated[
+        Path, typer.Argument(help="A platform's TOML file, of public rows.", show_default=False)
+    ],
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Orders that are drawn.")] = 3,
+    cache: Annotated[Path, typer.Option(help="Folder of item vectors.")] = Path("runs/cache"),
+    as_json: AsJson = False,
+) -> None:
+    """What a platform has by itself, as given and with the order within ties drawn anew."""
+    with terminal.showing(quiet=as_json) as progress:
+        figures = ties.measure(load_platform(platform), seeds=seeds, cache=cache, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for line in ties.lines(figures):
+        terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def told(figures: Mapping[str, Any], *, as_json: bool) -> None:

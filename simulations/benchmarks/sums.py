@@ -17,7 +17,8 @@ import numpy as np
 from clients.beside import remembering
 from shared.tables.config import PlatformConfig
 from shared.text import Progress, silent
-from simulations.channels import believed, drawn, held_out, let_out, near_pairs, opened, with_all
+from simulations.channels import believed, drawn, held_out, let_out, near_pairs, with_all
+from simulations.untrained import opened
 
 CHANNELS = {"app": 0.60, "web": 0.28, "mini-program": 0.09, "newcomer": 0.03}
 MOST = 2500  # shoppers of a channel that is asked; larger channels only add to the sums

@@ -17,8 +17,9 @@ from clients.sums import Places
 from shared.errors import ConfigError
 from shared.tables.config import load_platform
 from shared.text import Progress, silent
-from simulations.channels import near_pairs, opened
+from simulations.channels import near_pairs
 from simulations.planning.joining import Case, divided
+from simulations.untrained import opened
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import wide_world
 

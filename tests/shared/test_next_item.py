@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from shared.backbone import Backbone, BackboneSpec, new_backbone
 from shared.events import Histories, from_lists
 from shared.tasks import next_item
-from shared.tasks.next_item import PAD, NextItemScorer, losses, pad
+from shared.tasks.next_item import PAD, NextItemScorer, is_untrained, losses, pad
 
 SPEC = BackboneSpec(
     encoder="e" * 64, text_width=12, width=8, layers=1, heads=2, rank=2, max_length=6
@@ -212,8 +212,8 @@ def test_untrained_only_the_window_is_read_and_the_scores_are_those_of_all(
     rows: list[list[int]],
 ) -> None:
     untrained = new_backbone(SPEC, seed=0)
-    assert untrained.untrained
-    assert not BACKBONE.untrained
+    assert is_untrained(untrained)
+    assert not is_untrained(BACKBONE)
     scores = NextItemScorer(untrained, TABLE).scores(histories(rows))
     for row, found in zip(rows, scores, strict=True):
         if row:
