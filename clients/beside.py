@@ -15,13 +15,14 @@ from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
-from clients.signals import Signals, Texts
+from clients.signals import Signals
 from clients.sums import unprotected
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
 from shared.errors import LedgerError
 from shared.tasks import co_visitation
 from shared.update import Noise, from_bytes
+from shared.words import Texts
 
 
 def own(platform: Platform) -> Recall:
@@ -48,11 +49,22 @@ def remembering(platform: Platform, *, texts: Texts | None = None) -> Recall:
 def with_sums(
     platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
 ) -> Recall:
-    """And what the others added to the sums of a federation.
+    """What `joined` gives, if weighing finds it better for shoppers that it was not fitted to.
+
+    Arguments and errors as of `joined`.
+    """
+    found = joined(platform, alone, sums, run=run, noise=noise)
+    return found if found.held_out > alone.held_out else alone
+
+
+def joined(
+    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
+) -> Recall:
+    """Own memory and what the others added to the sums of a federation, fitted.
 
     Args:
         platform: whose file names the list of pairs.
-        alone: of this platform.
+        alone: of this platform, fitted.
         sums: of all.
         run: name of the federation, if this platform's own are among them; None if they are not.
         noise: what the Ledger's is drawn from.

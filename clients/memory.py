@@ -134,20 +134,11 @@ class Memory:
         return sparse.csr_array(scale @ others @ scale)
 
 
-def recency_weights(
-    contexts: Histories, weights: NDArray[np.float64] | None = None, *, items: int
-) -> Weights:
-    """[B, N] weights[k] at the item of each of the LAST events, k = 0 the latest; repeats add up.
-
-    Args:
-        contexts: B Histories.
-        weights: [LAST]; None is DECAY^k.
-        items: N.
-    """
+def recency_weights(contexts: Histories, *, items: int) -> Weights:
+    """[B, N] DECAY^k at the item of each of the LAST events, k = 0 the latest; repeats add up."""
     owner, item, age = latest(contexts, LAST)
-    known = DECAY ** np.arange(LAST) if weights is None else weights
-    said = known[age].astype(np.float32)
-    return sparse.csr_array((said, (owner, item)), shape=(len(contexts), items))
+    weights = (DECAY**age).astype(np.float32)
+    return sparse.csr_array((weights, (owner, item)), shape=(len(contexts), items))
 
 
 def latest(

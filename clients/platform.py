@@ -13,7 +13,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from clients.signals import Texts
 from clients.sums import Places
 from shared import wire
 from shared.adapter import Adapter
@@ -28,6 +27,7 @@ from shared.tables.table import PlatformRows, read_platform
 from shared.tasks import co_visitation, next_item
 from shared.text import EncoderSpec, Progress, find_encoder, item_table, silent
 from shared.training import Rows
+from shared.words import Texts
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@
 Most pairs of a small platform were never met. What is alike, and what stands one step further, says
 something of them all the same.
 
-    N  items      W  width of a text vector      D  words
+    N  items
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,31 +22,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clients.memory import Memory, Weights
-from shared.words import Words, words_of
+from shared.words import Texts
 
-NEAREST = 10  # texts that count as alike
 KEPT = 100  # items that an item says something of, the strongest, in what is derived
-BLOCK = 512  # items whose nearest texts are found at a time
+BLOCK = 1024  # items of which what is derived is found at a time
 
 OWN = ("similar", "next", "likewise", "onward", "twice")
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What a Catalogue's texts say of two items.
-
-    Attributes:
-        near: [N, N] cosines of each item's NEAREST other texts, those above 0.
-        words: [N, D] unit vectors of TF-IDF.
-    """
-
-    near: Weights
-    words: Words
-
-    @classmethod
-    def of(cls, vectors: NDArray[np.float32], texts: Sequence[str]) -> Texts:
-        """Of a Catalogue: [N, W] unit vectors, and N texts."""
-        return cls(_near(vectors), words_of(texts))
 
 
 @dataclass(frozen=True)
@@ -65,13 +46,13 @@ class Signals:
     def pairs(self) -> Mapping[str, Weights]:
         """[N, N] by name, those of OWN: what the row's item says of the column's; 0 or more."""
         similar, following, near = self.memory.similar, self.memory.next, self.texts.near
-        strongest = _strongest(similar)
+        together, after = _strongest(similar), _strongest(following)
         return {
             "similar": similar,
             "next": following,
-            "likewise": _strongest(near @ similar + similar @ near),
-            "onward": _strongest(near @ following + following @ near),
-            "twice": _strongest(strongest @ strongest),
+            "likewise": _through((near, together), (together, near)),
+            "onward": _through((near, after), (after, near)),
+            "twice": _through((together, together)),
         }
 
 
@@ -83,31 +64,33 @@ def indicator(pairs: Weights) -> Weights:
 
 def at(pairs: Weights, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
     """The values at these places, which are of one shape."""
+    if not rows.size:
+        return np.zeros(rows.shape, np.float32)
     return np.asarray(pairs[rows.ravel(), columns.ravel()], np.float32).reshape(rows.shape)
 
 
-def _near(vectors: NDArray[np.float32]) -> Weights:
-    items = len(vectors)
-    count = min(NEAREST, items - 1)
-    rows, columns, values = [], [], []
+def _through(*steps: tuple[Weights, Weights]) -> Weights:
+    """The strongest of the sum of these products, of which no more than a block is ever whole."""
+    items = steps[0][0].shape[0]
+    blocks = []
     for start in range(0, items, BLOCK):
-        cosines = vectors[start : start + BLOCK] @ vectors.T
-        own = np.arange(start, start + len(cosines))
-        cosines[np.arange(len(cosines)), own] = -np.inf
-        best = np.argpartition(-cosines, max(count - 1, 0), axis=1)[:, :count]
-        rows.append(np.repeat(own, count))
-        columns.append(best.ravel())
-        values.append(np.take_along_axis(cosines, best, axis=1).ravel())
-    said = np.concatenate(values).astype(np.float32)
-    kept = said > 0
-    places = np.concatenate(rows)[kept], np.concatenate(columns)[kept]
-    return sparse.csr_array((said[kept], places), shape=(items, items))
+        part = slice(start, start + BLOCK)
+        whole = steps[0][0][part] @ steps[0][1]
+        for first, second in steps[1:]:
+            whole = whole + first[part] @ second
+        blocks.append(_strongest(whole, start=start))
+    return sparse.csr_array(sparse.vstack(blocks, format="csr"))
 
 
-def _strongest(pairs: Weights) -> Weights:
-    """The KEPT highest of each row, none of an item with itself."""
+def _strongest(pairs: Weights, *, start: int = 0) -> Weights:
+    """The KEPT highest of each row, none of an item with itself.
+
+    Args:
+        pairs: of the rows from item `start` on.
+        start: 0 where it is all of them.
+    """
     found = sparse.csr_array(pairs, copy=True)
-    rows = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+    rows = start + np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
     found.data[found.indices == rows] = 0
     found.eliminate_zeros()
     weak = np.zeros(found.nnz, bool)

@@ -1,12 +1,12 @@
 """How loudly each signal speaks, by how long ago the item was taken that it comes from.
 
-    Shares        five numbers, found by trying: what a platform of a few shoppers can choose
-    ─spread→ Weighing ─refined→ Weighing
-                      some sixty numbers, by how likely they make what was taken next
+    Shares ─spread→ Weighing      five numbers, by hand or found by trying
+                    ─refined→ Weighing
+                                  some sixty numbers, by how likely they make what was taken next
 
-The second is a conditional logit over candidates (McFadden, "Conditional Logit Analysis of
-Qualitative Choice Behavior", 1974), drawn towards the first by a ridge. How strongly it is drawn is
-chosen by cross-validation, which may also choose the first.
+The last is a conditional logit over candidates (McFadden, "Conditional Logit Analysis of
+Qualitative Choice Behavior", 1974), drawn towards the Shares by a ridge. Which of these a platform
+listens by, and how strong the ridge is, is told by the half of its shoppers that was not fitted to.
 
     Q  shoppers whose target is among their candidates      C  candidates
     F  features      K  kinds of pairs      L  LAST, events of a context that speak
@@ -26,6 +26,8 @@ from shared.metrics import ndcg
 
 KINDS = (*OWN, "shared")
 RIDGES = (10.0, 30.0, 100.0)  # of a feature of standard deviation 1 among the candidates
+Way = float | None
+WAYS: tuple[Way, ...] = (None, 0.0, *reversed(RIDGES))  # by hand, Shares, refined: simplest first
 TEMPERATURE = 10.0  # of the logit: units of a cosine, at first
 ITERATIONS = 40
 
@@ -68,7 +70,7 @@ class Weighing:
 
     Attributes:
         loud: [K, L] times the value of a pair, by kind and by events since its first item.
-        met: [K, L] for a pair that has any value.
+        met: [K, L] for a pair that has any value; of `shared` that is to be in the public list.
         words: [L] times the words that two titles share.
         liked: [2] times own and the others' popularity.
     """
@@ -159,23 +161,31 @@ def tried(field: Field, start: Shares) -> Shares:
     return found
 
 
-def refined(field: Field, start: Weighing) -> Weighing:
-    """The Weighing that makes what was taken likeliest, if cross-validation finds it better.
+def weighed(field: Field) -> tuple[Weighing, float]:
+    """The Weighing for these shoppers, and its mean NDCG@10 on halves that it was not fitted to.
 
-    Each ridge is judged on the half that it did not see; of equals the stronger, and `start` before
-    them all.
+    By hand, by Shares that are tried, or refined from them under a ridge: each way is judged on the
+    half that it did not see, and the best is fitted to all; of equals the simpler.
     """
-    best, reached = None, field.gain(start.flat)
-    for ridge in reversed(RIDGES):
+    halves = field.half(0), field.half(1)
+    best, reached = WAYS[0], -1.0
+    starts = [spread(tried(half, Shares())) for half in halves]
+    for way in WAYS:
         gain = 0.0
-        for which in (0, 1):
-            weights = _likeliest(field.half(which), start, ridge)
-            gain += field.half(1 - which).gain(weights)
+        for half, start, other in zip(halves, starts, reversed(halves), strict=True):
+            gain += other.gain(_fitted(half, start, way).flat)
         if gain > reached:
-            best, reached = ridge, gain
-    if best is None:
+            best, reached = way, gain
+    return _fitted(field, spread(tried(field, Shares())), best), reached
+
+
+def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:
+    """One way: None by hand, 0 the Shares of `start`, above it a ridge from there."""
+    if way is None:
+        return spread(Shares())
+    if not way:
         return start
-    weights = _likeliest(field, start, best)
+    weights = _likeliest(field, start, way)
     return weighing_of(weights) if weights[0] > 0 else start
 
 

@@ -55,6 +55,15 @@ def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> R
     return alone.with_memory(memory).fitted(platform.question("validation"))
 
 
+def to_date(platform: Platform, settled: Recall | None) -> Recall | None:
+    """The same on the day of the test: with all own rows remembered but those that test."""
+    if settled is None:
+        return None
+    histories = platform.rows.histories
+    before, now = histories.without_last(2), histories.without_last(1)
+    return settled.with_memory(settled.memory.updated(before, now))
+
+
 def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:
     """Histories over another Catalogue, less the items that it lacks.
 

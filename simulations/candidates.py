@@ -126,7 +126,9 @@ def with_sums(platform: Platform, alone: Kept, taken: Taken | None) -> Kept:
     if taken is None or alone.beside is None:
         return alone
     recall = shared(platform, alone.beside, taken)
-    return better(alone, validated(platform, alone.adapter, "sums", recall))
+    if recall is alone.beside:
+        return alone
+    return validated(platform, alone.adapter, "sums", recall)
 
 
 def reports_of(registry: Registry) -> list[RoundReport]:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clients.beside import own
 from clients.platform import Platform
 from server.registry import Registry
 from shared.text import Progress, silent, titled
-from simulations.beside import Taken, pooled
+from simulations.beside import Taken, pooled, to_date
 from simulations.candidates import (
     Kept,
     at_home,
@@ -39,6 +39,7 @@ from simulations.candidates import (
 from simulations.reading import corrected, ordered, read_test
 from simulations.scenario import Scenario
 
+TO_DATE = "memory to date"
 Private = Mapping[str, tuple[Registry, Taken | None]]
 
 
@@ -132,14 +133,17 @@ def compare_untrained(
     tables = {}
     for number, platform in enumerate(platforms, start=1):
         start = platform.untrained
+        memory = validated(platform, start, beside=own(platform))
         kept = {
             "prior": validated(platform, start),
-            "memory": validated(platform, start, beside=own(platform)),
+            "memory": memory,
+            TO_DATE: replace(memory, beside=to_date(platform, memory.beside)),
         }
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
-    names = [name for name in ordered() if name in next(iter(tables.values()))["scorers"]]
+    there = next(iter(tables.values()))["scorers"]
+    names = [name for name in ordered([TO_DATE]) if name in there]
     return {"scorers": names, "platforms": tables, "rounds": []}
 
 

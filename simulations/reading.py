@@ -113,10 +113,11 @@ def read_test(
 
 
 def corrected(tables: Mapping[str, Any]) -> None:
-    """Add to each comparison with local its p by Holm's method over all of them together."""
+    """Add to each comparison with local Holm's p over all of them, and judge by it."""
     every = [it for table in tables.values() for it in table["against_local"].values()]
     for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
         it["p_holm"] = p
+        it["verdict"] = worded(it["difference"], p)
 
 
 def verdict(
@@ -126,10 +127,15 @@ def verdict(
     result = metrics.paired(
         ours, theirs, rng=np.random.default_rng([*seed, 100]), resamples=resamples
     )
-    word = "no clear difference"
-    if result.p < ALPHA:
-        word = "gain" if result.difference > 0 else "loss"
+    word = worded(result.difference, result.p)
     return {**asdict(result), "ci95": list(result.ci95), "verdict": word}
+
+
+def worded(difference: float, p: float) -> str:
+    """What a difference is called."""
+    if p >= ALPHA:
+        return "no clear difference"
+    return "gain" if difference > 0 else "loss"
 
 
 def by_length(

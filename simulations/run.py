@@ -33,11 +33,16 @@ log = logging.getLogger("atoll.harness")
 
 
 def with_seed(scenario: Scenario, seed: int | None) -> Scenario:
-    """The scenario under another seed, which draws other shoppers into a table's part or limit."""
+    """The scenario under another seed, which draws other shoppers into a table's part or limit.
+
+    Under its own seed it is the scenario as its file has it.
+    """
     if seed is None:
         return scenario
+    further = seed - scenario.federation.seed
     platforms = tuple(
-        replace(it, events=replace(it.events, draw=seed)) for it in scenario.platforms
+        replace(it, events=replace(it.events, draw=(it.events.draw + further) % 2**31))
+        for it in scenario.platforms
     )
     federation = replace(scenario.federation, seed=seed)
     return replace(scenario, federation=federation, platforms=platforms)

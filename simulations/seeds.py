@@ -39,19 +39,26 @@ def run_seeds(
         seeds: at least two.
         out: folder of them all.
         one: compares under a seed in a folder, and gives what metrics.json holds.
-        resume: a seed that was compared here before is read, not compared again.
+        resume: a seed that was compared here to its end is read, not compared again.
 
     Returns:
         What seeds.json holds.
 
     Raises:
-        ConfigError: what a seed left here cannot be read.
+        ConfigError: what a seed left here cannot be read, or is of something else.
     """
     runs = []
     for seed in seeds:
         place = out / f"seed-{seed}"
         there = place / "metrics.json"
-        runs.append(_read(there) if resume and there.is_file() else one(seed, place))
+        runs.append(_read(there, seed) if resume and there.is_file() else one(seed, place))
+    kinds = {(run["scenario"], run["title"], tuple(run["scorers"])) for run in runs}
+    if len(kinds) > 1:
+        raise ConfigError(
+            "holds seeds of another scenario or of other scorers",
+            where=out,
+            todo="leave --resume out, or name another --out",
+        )
     found = over_seeds(runs)
     written = {
         "seeds.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
@@ -74,7 +81,7 @@ def over_seeds(runs: Sequence[Metrics]) -> dict[str, Any]:
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     for name in first["platforms"]:
         entries = [run["platforms"][name] for run in runs]
-        local = _ndcg(entries, "local")
+        local = _ndcg(entries, _base(entries[0]["scorers"]))
         tables[name] = {}
         for scorer in (it for it in first["scorers"] if it in entries[0]["scorers"]):
             reached = _ndcg(entries, scorer)
@@ -128,7 +135,11 @@ def rows(found: Metrics) -> list[list[str]]:
 
 def page(found: Metrics) -> str:
     """The whole page. The same figures give the same bytes."""
-    drawn = {name: _drawing(name, scorers) for name, scorers in found["platforms"].items()}
+    drawn = {
+        name: _drawing(name, scorers)
+        for name, scorers in found["platforms"].items()
+        if any("gain" in row for row in scorers.values())
+    }
     head = f"Atoll {found['atoll']} · {found['scenario']} · seeds {_listed(found['seeds'])}"
     facts = {
         "seeds": text(_listed(found["seeds"])),
@@ -159,7 +170,7 @@ def page(found: Metrics) -> str:
 
 def _drawing(name: str, scorers: Mapping[str, Mapping[str, Any]]) -> str:
     told = [(scorer, row) for scorer, row in scorers.items() if "gain" in row]
-    local = np.array(scorers["local"]["by_seed"])
+    local = np.array(scorers[_base(scorers)]["by_seed"])
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -178,6 +189,11 @@ def _drawing(name: str, scorers: Mapping[str, Mapping[str, Any]]) -> str:
 
     title = f"{name}: NDCG@10 over local by scorer, over seeds"
     return panel(draw, title, height=40 + 30 * len(told), left=110, right=14, bottom=22)
+
+
+def _base(scorers: Mapping[str, Any]) -> str:
+    """What a platform has without the others; where nothing was shared, its own memory."""
+    return "local" if "local" in scorers else "memory"
 
 
 def _compared(entry: Mapping[str, Any]) -> Iterable[str]:
@@ -200,7 +216,8 @@ def _protocol(found: Metrics) -> str:
     return (
         f"Each of {len(found['seeds'])} seeds draws other shoppers into a platform's part, other "
         "orders and other noise; each one's test part was read once. A gain is the ratio of two "
-        "means over seeds, its interval Student's t over them, its p Holm's over this table."
+        "means over seeds, its interval Student's t over them, its p Holm's over this table. "
+        "Seeds that divide one table have shoppers in common, so both are somewhat too sure."
     )
 
 
@@ -208,10 +225,12 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _read(path: Path) -> Metrics:
+def _read(path: Path, seed: int) -> Metrics:
     try:
         found: Metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+        if found["seed"] != seed:
+            raise ValueError("another seed")
+    except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ConfigError(
             "cannot be read", where=path, todo="remove it, and this seed is compared again"
         ) from fault

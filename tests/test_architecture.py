@@ -44,6 +44,14 @@ HARNESS_EXTRA = "flwr.supercore.task_identity"
 RAY_ENGINE = "flwr.simulation"
 
 CLI = {*DAEMONS, "simulations/cli.py"}  # what they print is what they are for
+# What trains an Update that is released, and what is made of everybody's rows (decision 19).
+RELEASING = {
+    f"clients/{name}.py" for name in ("app", "egress", "pieces", "private", "proof", "train")
+}
+AT_HOME = {
+    f"clients.{name}"
+    for name in ("beside", "memory", "recall", "shared_memory", "signals", "weighing")
+}
 VAGUE = {"common", "helper", "helpers", "misc", "util", "utils"}
 TAKEN = {"benchmarks", "examples"}  # Opacus installs top-level packages of these names
 
@@ -108,6 +116,16 @@ def flwr_public_only(files: Files) -> list[str]:
         if path not in DAEMONS and part(path) != "tests"  # which compare with Flower's own
         for line, name in imports(path, text)
         if name.partition(".")[0] == "flwr" and name not in allowed(path)
+    ]
+
+
+def memory_stays_at_home(files: Files) -> list[str]:
+    return [
+        f"{path}:{line} imports {name}: what is released must not be trained on others' rows"
+        for path, text in files.items()
+        if path in RELEASING
+        for line, name in imports(path, text)
+        if name in AT_HOME or name.rpartition(".")[0] in AT_HOME
     ]
 
 
@@ -215,6 +233,7 @@ BAD: dict[Rule, Files] = {
     import_direction: {"shared/x.py": "def f():\n    from clients.train import train\n"},
     flwr_in_few_files: {"clients/train.py": "import flwr.app\n"},
     flwr_public_only: {"server/app.py": "from flwr.common import Message\n"},
+    memory_stays_at_home: {"clients/train.py": "from clients.memory import Memory\n"},
     file_ceiling: {"shared/x.py": TOO_LONG},
     telling_names: {"shared/text_utils.py": ""},
     no_packages_under_tests: {"tests/shared/__init__.py": ""},
@@ -233,6 +252,7 @@ GOOD: list[tuple[Rule, Files]] = [
     (flwr_in_few_files, {"simulations/x.py": "from flwr.app import Message\n"}),
     (flwr_public_only, {HARNESS: f"import {HARNESS_EXTRA}, {RAY_ENGINE}\n"}),
     (flwr_public_only, {"clients/link.py": "import flwr.supernode\n"}),
+    (memory_stays_at_home, {"clients/recall.py": "from clients.memory import Memory\n"}),
     (file_ceiling, {"shared/x.py": "\n" * CEILING}),
     (ignores_have_codes, {"shared/x.py": "x: int = ''  # type: ignore[assignment]\n"}),
     (print_in_cli_only, {"simulations/cli.py": "print('hello')\n"}),

@@ -124,7 +124,7 @@ def bench_sums(
         for what, row in table.items():
             terminal.console.print(
                 f"{name:<14} {what:<10} {row['ndcg@10']:.4f}  {100 * row['gain']:+6.1f} %"
-                f"  ± {100 * row['standard error']:.1f}",
+                f"  ± {100 * row['half']:.1f}",
                 highlight=False,
                 markup=False,
             )

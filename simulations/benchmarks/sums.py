@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clients.beside import remembering
+from shared.metrics import gained
 from shared.tables.config import PlatformConfig
 from shared.text import Progress, silent
 from simulations.channels import believed, drawn, held_out, let_out, near_pairs, with_all
@@ -34,7 +35,7 @@ def measure(
     cache: Path | None,
     progress: Progress = silent,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """By channel and by what it has beside the prior: mean NDCG@10, its gain and standard error.
+    """By channel and by what it has beside the prior: mean NDCG@10, its gain, half its interval.
 
     Args:
         config: of the table.
@@ -78,16 +79,9 @@ def sizes_of(shoppers: int) -> dict[str, int]:
 
 
 def summed(table: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Means over the splits, gains over being alone, and their standard errors."""
-    base = np.array(table[ALONE])
+    """Means over the splits, gains over being alone, and half their 95 % intervals."""
     found = {}
     for what, values in table.items():
-        gains = np.array(values) / base - 1
-        found[what] = {
-            "ndcg@10": float(np.mean(values)),
-            "gain": float(np.mean(values) / base.mean() - 1),
-            "standard error": float(gains.std(ddof=1) / np.sqrt(len(gains)))
-            if len(gains) > 1
-            else 0.0,
-        }
+        told = gained(table[ALONE], values)
+        found[what] = {"ndcg@10": float(np.mean(values)), "gain": told.gain, "half": told.half}
     return found

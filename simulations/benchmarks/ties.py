@@ -32,6 +32,7 @@ from shared.ranking import rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import PlatformRows
 from shared.text import Progress, silent
+from shared.words import Texts
 from simulations.untrained import opened
 
 PARTS: tuple[Part, ...] = ("validation", "test")
@@ -98,7 +99,7 @@ def measure(
     for seed in range(seeds + 1):
         progress("orders", seed, seeds + 1)
         rows = shuffled(whole.rows, seed=seed) if seed else whole.rows
-        for what, row in both(replace(whole, rows=rows)).items():
+        for what, row in both(replace(whole, rows=rows), whole.texts).items():
             reached.setdefault(f"{'shuffled' if seed else 'as given'}{what}", []).append(row)
     progress("orders", seeds + 1, seeds + 1)
     return {
@@ -108,9 +109,9 @@ def measure(
     }
 
 
-def both(platform: Platform) -> Mapping[str, Row]:
+def both(platform: Platform, texts: Texts) -> Mapping[str, Row]:
     """With what came next, and without; each fitted by itself."""
-    own = beside.remembering(platform)
+    own = beside.remembering(platform, texts=texts)
     nothing = sparse.csr_array(own.memory.following * 0)
     deaf = own.with_memory(replace(own.memory, following=nothing))
     return {"": answered(platform, own), ", order unheard": answered(platform, deaf)}

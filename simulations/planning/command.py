@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform as machine
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -85,7 +86,8 @@ def plan(
     """Draw what joining a federation gains, by its size and by ε: from where on it pays."""
     epsilons = check_epsilons(epsilon or EPSILONS)
     find = partial(cases, mine or (), share or (), everyone or (), others=others)
-    chosen = find()  # refused, if it must be, before a table is read
+    # Refused, if it must be, before anything is made; how many a table has is in the table.
+    chosen = find() if platform is None else find(shoppers=sys.maxsize)
     started, began = datetime.now(UTC), time.monotonic()
     with terminal.showing(quiet=as_json) as progress, one_core_each():
         if platform is None:

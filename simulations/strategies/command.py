@@ -15,6 +15,7 @@ from clients.beside import own
 from shared import terminal
 from shared.errors import ConfigError
 from shared.files import made_folder, replacing
+from shared.tables.draw import WHOLE
 from shared.text import Progress, silent
 from simulations.candidates import validated
 from simulations.federations import one_core_each
@@ -120,9 +121,7 @@ def run_strategies(
         "atoll": version("atoll"),
         "versions": {name: version(name) for name in ("torch", "numpy")},
         "seconds": time.monotonic() - began,
-        **together(
-            sittings, same_shoppers=scenario.world_scale is None, resamples=scenario.resamples
-        ),
+        **together(sittings, same_shoppers=same_shoppers(scenario), resamples=scenario.resamples),
     }
     texts = {
         "strategies.json": json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -132,6 +131,12 @@ def run_strategies(
         with replacing(made_folder(out) / name) as part:
             part.write_text(text, encoding="utf-8")
     return found
+
+
+def same_shoppers(scenario: Scenario) -> bool:
+    """Whether every seed tests the same ones: of whole tables, of which nobody is left out."""
+    tables = [platform.events for platform in scenario.platforms]
+    return bool(tables) and all(it.part == WHOLE and it.limit is None for it in tables)
 
 
 def met(scenario: Scenario, ready: Ready, *, threads: int, progress: Progress) -> Meeting:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clients.memory import DECAY, LAST, Memory
-from clients.recall import DEEP, SHOPPERS, Recall
+from clients.recall import DEEP, Recall
 from clients.shared_memory import SharedMemory
-from clients.signals import Signals, Texts
+from clients.signals import Signals
 from clients.weighing import FEATURES, KINDS, SILENCE, Shares, Weighing, spread, weighing_of
 from shared.events import Histories, Question, from_lists
 from shared.metrics import ndcg
 from shared.ranking import rank
+from shared.words import Texts
 
 ITEMS = 6
 MANY = 4 * DEEP  # of which a signal's best are few
@@ -228,7 +229,8 @@ def test_whoever_alone_knows_the_targets_is_listened_to(who: str) -> None:
     assert gain(fitted, ASKED) == 1
     own, shared = fitted.weighing.loud[[0, -1], 0]
     assert {"own": own > shared, "shared": shared > own == 0, "prior": own == shared == 0}[who]
-    assert replace(fitted, weighing=recall.weighing) == recall
+    assert replace(fitted, weighing=recall.weighing, held_out=0.0) == recall
+    assert fitted.held_out > 0.9
 
 
 @pytest.mark.parametrize("who", ["popularity", "shared_popularity"])
@@ -253,7 +255,24 @@ def test_popularity_is_listened_to_where_it_is_what_is_taken(who: str) -> None:
 def test_targets_that_nobody_knows_leave_what_was_found_by_hand() -> None:
     prior = random_table(0, items=MANY) - 9 * pairs_of(PAIRED)
     recall = Recall(Told(prior), signals([], items=MANY), 1.0, LOUD)
+    found = recall.field(ASKED)
+    assert (len(found.target), found.asked) == (0, len(HAD))
     np.testing.assert_array_equal(recall.fitted(ASKED).weighing.flat, spread(Shares()).flat)
+
+
+def test_a_block_in_which_nobody_s_target_is_known_counts_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clients.recall.BLOCK", len(HAD))
+    known = WORLDS["prior"]
+    contexts = [ASKED.contexts[place] for place in range(len(HAD))]
+    astray = int(np.argmin(random_table(0, items=MANY)[0, 10:])) + 10  # last of all for item 0
+    both = Question(
+        from_lists([*contexts, np.array([0], np.int32)], ("s",) * (len(HAD) + 1)),
+        np.append(ASKED.targets, np.int32(astray)),
+    )
+    found = known.field(both)
+    assert (len(found.target), found.asked) == (len(HAD), len(HAD) + 1)
 
 
 def test_where_nobody_is_asked_it_is_the_same_object() -> None:
@@ -261,20 +280,12 @@ def test_where_nobody_is_asked_it_is_the_same_object() -> None:
     assert recall.fitted(Question(histories([]), np.zeros(0, np.int32))) is recall
 
 
-def test_of_many_shoppers_evenly_spaced_ones_choose() -> None:
-    rows = [[0, 1], [12], [13], *([2, item] for item in range(3, 12))]
-    prior = random_table(0, items=14)
-    prior[0, [13, 1]] = 0.25, 0.2  # memory lifts 1 over 13, and nine over the target of 2
-    prior[2, 12] = 0.12
-    recall = Recall(Told(prior), signals(rows * 5, items=14), 1.0)
-
-    def chosen(count: int) -> float:
-        contexts, targets = [[0], [2]] * count, [1, 12] * count
-        asked = Question(histories(contexts[:-1]), np.array(targets[:-1], np.int32))
-        return float(recall.fitted(asked).weighing.loud[0, 0])
-
-    assert chosen(1) == chosen(SHOPPERS) > 0  # every other one, so that all had 0
-    assert chosen(SHOPPERS // 2) == 0
+def test_of_many_shoppers_evenly_spaced_ones_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    recall = WORLDS["own"]
+    monkeypatch.setattr("clients.recall.SHOPPERS", 9)
+    some = recall.fitted(ASKED)
+    np.testing.assert_array_equal(some.weighing.flat, recall.fitted(ASKED.spaced(9)).weighing.flat)
+    assert recall.field(ASKED.spaced(9)).asked == 9
 
 
 def test_a_target_level_with_others_is_not_taken_for_found() -> None:

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clients.memory import Memory
-from clients.signals import KEPT, NEAREST, OWN, Signals, Texts, at, indicator
+from clients.signals import KEPT, OWN, Signals, at, indicator
 from shared.events import from_lists
+from shared.words import NEAREST, Texts
 
 ITEMS = 6
 
