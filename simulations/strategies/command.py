@@ -67,6 +67,8 @@ def strategies(
         typer.echo(json.dumps(found))
         return
     terminal.console.print(telling.terminal_table(found))
+    if left := left_out(chosen):
+        terminal.console.print(left, highlight=False, markup=False, soft_wrap=True)
     for line in (telling.foretold(found), *found["transfer"]["warnings"]):
         terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
     page = (folder / "strategies.html").resolve()
@@ -131,6 +133,17 @@ def run_strategies(
         with replacing(made_folder(out) / name) as part:
             part.write_text(text, encoding="utf-8")
     return found
+
+
+def left_out(scenario: Scenario) -> str:
+    """What of a scenario no strategy looks at, in a line; nothing where there is nothing."""
+    there = {
+        "[sums]": scenario.sums is not None,
+        "[privacy]": bool(scenario.privacy.epsilons),
+        "[[faults]]": bool(scenario.faults),
+    }
+    names = [name for name, is_there in there.items() if is_there]
+    return f"{', '.join(names)} of {scenario.name} is left out here." if names else ""
 
 
 def same_shoppers(scenario: Scenario) -> bool:

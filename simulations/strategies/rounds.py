@@ -2,8 +2,8 @@
 
     Adapter t ─train→ by platform the Adapter it has then ─average of moves, step→ Adapter t+1
 
-With nothing else said this is the deployed federation, to the last bit; a strategy may train
-otherwise, or have a platform keep something to itself.
+With nothing else said this is the deployed federation without faults, sums and Plans, to the last
+bit; a strategy may train otherwise, or have a platform keep something to itself.
 """
 
 from __future__ import annotations

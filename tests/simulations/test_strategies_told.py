@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from simulations.cli import main
+from simulations.scenario import find_scenario, load_scenario
+from simulations.strategies.command import left_out, same_shoppers
 from simulations.strategies.comparison import CHOSEN, Reading, Sitting, together
 from simulations.strategies.every import STRATEGIES
 from simulations.strategies.page import render_strategies
@@ -147,6 +149,22 @@ def test_the_command_ends_with_a_table_and_says_where_the_page_is(
     assert all(word in out for word in ("local", "fusion uniform", "chosen", "nearness"))
     assert "scaffold" not in out
     assert str(tmp_path / "out" / "strategies.html") in out
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "left"),
+    [
+        ("demo", False, "[privacy]"),
+        ("channels", False, "[sums], [privacy]"),
+        ("protocol", True, ""),
+    ],
+)
+def test_what_a_scenario_has_beyond_strategies_is_told_and_parts_are_other_shoppers(
+    name: str, same: bool, left: str, tmp_path: Path
+) -> None:
+    scenario = load_scenario(find_scenario(name), data=tmp_path)
+    assert same_shoppers(scenario) == same
+    assert left_out(scenario) == (left and f"{left} of {name} is left out here.")
 
 
 def test_an_unknown_strategy_is_refused_before_anything_is_made(
