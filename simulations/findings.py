@@ -18,7 +18,8 @@ NONE = "–"
 PROTOCOL = (
     "Leave-one-out: each shopper's last item is the test, the one before it the validation. Every "
     "scorer ranks the full catalogue, with the shopper's seen items masked. Intervals are 95 % "
-    "bootstrap over shoppers; federated is compared with local on the same shoppers, paired."
+    "bootstrap over shoppers; federated is compared with local on the same shoppers, paired, and p "
+    "is Holm's, over all comparisons with local of the report."
 )
 PRIVACY_COLUMNS = (
     *("platform", "ε", "NDCG@10", "no Plan", "over local", "95 % interval", "p"),
@@ -163,7 +164,7 @@ def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 def verdict(platform: Mapping[str, Any]) -> Verdict:
     """Federated against local on one platform."""
     found = platform.get("federated_vs_local") or {"verdict": "not compared"}
-    p = number(found.get("p"))
+    p = number(found.get("p_holm", found.get("p")))
     return Verdict(
         verdict=found["verdict"],
         relative=percent(found.get("relative")),

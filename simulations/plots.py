@@ -74,7 +74,7 @@ def scorer_bars(name: str, scorers: Sequence[str], platform: Mapping[str, Any]) 
         for place, (scorer, row) in enumerate(rows):
             value = number(row.get("ndcg@10"))
             family = scorer.split()[0]
-            colour = SHARED if family in {"federated", "personalised"} else OTHER
+            colour = SHARED if family in {"federated", "personalised", "served"} else OTHER
             colour = OWN if family == "local" else colour
             hollow = family == "pooled"  # no platform can have it: drawn as an outline
             face, edge = ("none", MUTED) if hollow else (colour, colour)

@@ -40,6 +40,8 @@ def test_figures_have_a_true_minus_and_the_unknown_is_a_dash() -> None:
 )
 def test_a_small_p_is_bounded_and_never_nought(p: float | None, text: str) -> None:
     assert verdict({"federated_vs_local": {"verdict": "gain", "p": p}}).p == text
+    corrected = {"verdict": "gain", "p": 0.5, "p_holm": p}
+    assert verdict({"federated_vs_local": corrected}).p == text
 
 
 @pytest.mark.parametrize(
