@@ -43,11 +43,15 @@ def digests(registry: Registry) -> list[str]:
     return [registry.load(number)[0].adapter.digest for number in registry.rounds()]
 
 
-def test_another_seed_changes_the_federation_and_nothing_else(scenario: Scenario) -> None:
-    other = with_seed(scenario, 9)
-    assert other.federation.seed == 9
-    back = replace(other, federation=replace(other.federation, seed=scenario.federation.seed))
-    assert back == scenario
+def test_another_seed_changes_the_federation_and_the_draw_of_shoppers_and_nothing_else(
+    scenario: Scenario,
+) -> None:
+    own = scenario.federation.seed
+    other = with_seed(scenario, own + 9)
+    assert other.federation.seed == own + 9
+    assert {it.events.draw for it in other.platforms} == {9}
+    assert with_seed(other, own) == scenario
+    assert with_seed(scenario, own) == scenario
     assert with_seed(scenario, None) is scenario
 
 
