@@ -80,7 +80,7 @@ def compare(
         registry: holds the rounds of the federation, if there were any.
         sums: its sums over pairs of items, if they were taken.
         private: by scorer, the rounds and sums of federations under Plans.
-        training: False trains nothing at home and nothing pooled.
+        training: False trains nothing at home and nothing pooled, so nothing is personalised.
         seed: of orders and resamples.
         threads: trainings at once; the result is the same for any number.
         progress: called after each batch.
@@ -110,16 +110,17 @@ def compare(
             "local": local,
             "federated": start.federated,
             **start.private,
-            "personalised": personal,
-            "served": better(better(local, start.federated), personal),
             "pooled": together,
         }
+        if training:
+            kept["personalised"] = personal
+            kept["served"] = better(better(local, start.federated), personal)
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
     corrected(tables)
     found = {
-        "scorers": ordered(private),
+        "scorers": [it for it in ordered(private) if it in next(iter(tables.values()))["scorers"]],
         "platforms": tables,
         "rounds": [asdict(report) for report in reports_of(registry)],
     }

@@ -102,7 +102,7 @@ def read_test(
         ours, theirs = gains["federated"], gains["local"]
         entry["against_local"] = {
             name: verdict(gains[name], theirs, resamples=resamples, seed=seed)
-            for name in names
+            for name in gains
             if name.startswith("federated") or name == "served"
         }
         entry["federated_vs_local"] = entry["against_local"]["federated"]

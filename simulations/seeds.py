@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from shared.errors import ConfigError
 from shared.files import replacing
@@ -184,7 +185,9 @@ def _drawing(name: str, scorers: Mapping[str, Mapping[str, Any]]) -> str:
         axes.set_yticks(range(len(told)), [scorer for scorer, _ in told], color=INK)
         axes.set_ylim(len(told) - 0.4, -0.6)
         axes.grid(axis="x")
-        axes.xaxis.set_major_formatter(lambda value, _place: f"{value:+.0f} %")
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        axes.xaxis.set_major_formatter(lambda value, _place: f"{value:+.0f} %" if value else "0")
         axes.spines["bottom"].set_visible(False)
 
     title = f"{name}: NDCG@10 over local by scorer, over seeds"
@@ -198,7 +201,7 @@ def _base(scorers: Mapping[str, Any]) -> str:
 
 def _compared(entry: Mapping[str, Any]) -> Iterable[str]:
     """Scorers that have more than the platform itself."""
-    return (*entry.get("against_local", {}), "personalised", "pooled")
+    return (*entry.get("against_local", {}), "personalised", "pooled")  # where they are
 
 
 def _ndcg(entries: Sequence[Mapping[str, Any]], scorer: str) -> list[float]:

@@ -208,8 +208,6 @@ def test_untrained_sums_are_compared_and_no_round_is_run(
         rows = platform["scorers"]
         assert rows["local"] == {**rows["memory"], "ci95": rows["local"]["ci95"]}
         assert {row["kept"] for row in rows.values()} <= {None, "untrained", "sums"}
-        assert set(platform["against_local"]) == {"federated", "federated ε=8", "served"}
-        reached = {name: row["validation"] for name, row in rows.items() if row["validation"]}
-        of = ("local", "federated", "personalised")
-        assert reached["served"]["ndcg@10"] == max(reached[it]["ndcg@10"] for it in of)
+        assert set(platform["against_local"]) == {"federated", "federated ε=8"}
+        assert set(rows).isdisjoint({"personalised", "served"})
     assert any(it["scorers"]["federated"]["kept"] == "sums" for it in found["platforms"].values())

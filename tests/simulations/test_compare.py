@@ -99,6 +99,8 @@ def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Compari
         learnt = set(LEARNT) - {"pooled"}  # which begins from the memory of all
         assert all(reached[name] >= reached["memory"] for name in learnt)
         assert reached["personalised"] >= reached["federated"]
+        of = ("local", "federated", "personalised")
+        assert reached["served"] == max(reached[it] for it in of)
 
 
 def test_what_needs_no_training_scores_the_same_without_any(done: Comparison) -> None:
