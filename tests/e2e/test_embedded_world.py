@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clients.app import app as client_app
@@ -62,7 +63,9 @@ def test_three_supernodes_train_it_to_the_adapter_of_the_harness(
     here, there = Registry(tmp_path / "harness"), deployment.registry
     for number in range(ROUNDS + 1):
         mine, theirs = here.load(number)[0].adapter, there.load(number)[0].adapter
-        assert mine.digest == theirs.digest, number
+        # To the last bit on some processors; on others a sum depends on where its array begins.
+        for name, tensor in mine.tensors.items():
+            np.testing.assert_allclose(theirs.tensors[name], tensor, rtol=0, atol=1e-5)
         assert there.load(number)[1].moved
     for version in there.versions():
         there.verify(version.manifest.version)
