@@ -212,10 +212,11 @@ def test_a_server_that_starts_again_keeps_its_nodes_and_ends_the_run_before(
 def test_a_node_is_asked_again_only_what_it_was_asked_before_it_began(
     anew: bool, times: int, lagoon: Lagoon
 ) -> None:
-    asked = list[Message]()
+    asked, told = list[Message](), threading.Event()
 
     def slow(link: Link, message: Message) -> None:
         asked.append(message)
+        told.wait(10)
         time.sleep(0.5)
         with suppress(ObjectPushError):  # the first answer may have been given up
             echo(link, message)
@@ -232,6 +233,7 @@ def test_a_node_is_asked_again_only_what_it_was_asked_before_it_began(
         # As the Fleet API tells of a node: a moment late, or because it was killed.
         grid.counter.returned.put((node.number, time.monotonic() if anew else before))
         grid.counter.answered.ring()
+        told.set()
         assert len([reply for reply in replies if reply is not None]) == 1
     assert len(asked) == times
 
