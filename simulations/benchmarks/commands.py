@@ -13,9 +13,9 @@ from shared import terminal
 from shared.pairs import NEAREST
 from shared.tables.config import load_platform
 from simulations.benchmarks import floor, ledger, load, overhead, privacy, sasrec, sums, ties
+from simulations.options import CACHE, AsJson, Cache
 
 cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 COUNTS = [5, 10, 25, 50]
 EPSILONS = [8.0, 3.0, 1.0]
 
@@ -104,7 +104,7 @@ def bench_sums(
         typer.Option(help="Budget of the sums; may be given again. 8, 3 and 1 if left out."),
     ] = None,
     nearest: Annotated[int, typer.Option(min=1, max=1000, help="Of each item.")] = NEAREST,
-    cache: Annotated[Path, typer.Option(help="Folder of item vectors.")] = Path("runs/cache"),
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """What sums of co-visitation are worth to a table's shoppers in four channels; no test read."""
@@ -171,7 +171,7 @@ def bench_ties(
         Path, typer.Argument(help="A platform's TOML file, of public rows.", show_default=False)
     ],
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Orders that are drawn.")] = 3,
-    cache: Annotated[Path, typer.Option(help="Folder of item vectors.")] = Path("runs/cache"),
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """What a platform has by itself, as given and with the order within ties drawn anew."""

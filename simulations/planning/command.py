@@ -20,6 +20,7 @@ from shared import terminal
 from shared.files import made_folder, replacing
 from shared.pairs import NEAREST
 from simulations.federations import one_core_each
+from simulations.options import CACHE, AsJson, Cache
 from simulations.planning.findings import assumptions, table, told
 from simulations.planning.grid import cases, check_epsilons, embedded, from_table
 from simulations.planning.joining import Asked, Point, measure, rows
@@ -65,8 +66,6 @@ Draws = Annotated[int, typer.Option(min=2, max=100, help="Times the shoppers are
 Nearest = Annotated[int, typer.Option(min=1, max=1000, help="Pairs of each item with so many.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything.")]
 Out = Annotated[Path, typer.Option(help="Folder of plan.json and plan.html.")]
-Cache = Annotated[Path, typer.Option(help="Folder of item vectors, shared between runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def plan(
@@ -80,7 +79,7 @@ def plan(
     nearest: Nearest = NEAREST,
     seed: Seed = 0,
     out: Out = Path("runs/plan"),
-    cache: Cache = Path("runs/cache"),
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Draw what joining a federation gains, by its size and by ε: from where on it pays."""
