@@ -92,7 +92,7 @@ def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
     policy, places = platform.config.policy, platform.places
     assert policy is not None  # else there were no places
     if policy.plan is None:
-        return unprotected(platform.training.histories, places, weight=platform.config.weight)
+        return unprotected(platform.told, places, weight=platform.config.weight)
     start = co_visitation.untrained(places.pairs)
     with Ledger.open(policy, noise=noise) as ledger:
         payload = ledger.answered(Asked("sums", run, 1, start.digest))

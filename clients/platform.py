@@ -19,7 +19,7 @@ from shared.adapter import Adapter
 from shared.backbone import Backbone, fill_slots, load_backbone, read_slots
 from shared.device import pick_device
 from shared.errors import BackboneError, ConfigError, PlanError
-from shared.events import Part, Question, question, training_part
+from shared.events import Histories, Part, Question, question, to_date, training_part
 from shared.pairs import load_pairs
 from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
@@ -52,6 +52,15 @@ class Platform:
     def training(self) -> Rows:
         """What it trains on."""
         return Rows(training_part(self.rows.histories), self.table)
+
+    @cached_property
+    def told(self) -> Histories:
+        """What it counts where it adds to sums: all but the events that test.
+
+        The events that validate are among them, for a platform takes its own part of the sums out
+        again before it validates by them.
+        """
+        return to_date(self.rows.histories)
 
     @cached_property
     def _questions(self) -> dict[Part, Question]:

@@ -55,7 +55,7 @@ def counted(
     """
     policy, places = policy_of(platform), platform.places
     check_start(start, platform, asked)
-    weight, histories = platform.config.weight, platform.training.histories
+    weight, histories = platform.config.weight, platform.told
 
     def moved(sums: Tensors, noise: Protection) -> BoundedUpdate:
         return bound(Update(sums, base=start.digest, weight=weight), MAX_NORM, noise=noise)

@@ -124,6 +124,11 @@ def training_part(histories: Histories) -> Histories:
     return rest.take(np.flatnonzero(rest.lengths >= 2))
 
 
+def to_date(histories: Histories) -> Histories:
+    """Every History less the event that tests: what there is on the day before it."""
+    return histories.without_last(1)
+
+
 @dataclass(frozen=True)
 class Question:
     """One part of the leave-one-out split: from `contexts`, find `targets` in the Catalogue.

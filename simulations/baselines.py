@@ -1,11 +1,11 @@
 """Scorers that need no training: what a platform would have without a federation.
 
-    Popularity   how many train rows an item has, the same for every History
+    Popularity   how many rows an item has, the same for every History
     TfIdf        words that the texts of the last events share with an item's text
-    ItemKnn      how often an item stands in one train History with the last events
+    ItemKnn      how often an item stands in one History with the last events
 
-Memory is of train rows only: fit on `histories.without_last(2)`, so that neither the validation nor
-the test event is in it. The contexts of a Question are read, never remembered.
+Fitted on what there is on the day of the test, `shared.events.to_date`: all but the event that
+tests. The contexts of a Question are read, never remembered.
 
     B  shoppers in a block      N  items      D  words
 """

@@ -43,25 +43,22 @@ def shared(platform: Platform, alone: Recall, taken: Taken) -> Recall:
 
 
 def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> Recall:
-    """Own memory and everybody's train rows, of items sold here, as if they were shared."""
+    """Own memory and what everybody tells of, of items sold here, as if it were shared."""
     memory = alone.memory
     position = platform.rows.catalogue.position
     for other in everyone:
         if other.config.name != platform.config.name:
             names = other.rows.catalogue.items
             place = np.array([position.get(item, -1) for item in names], np.int32)
-            theirs = moved(other.rows.histories.without_last(2), place)
+            theirs = moved(other.told, place)
             memory = memory.plus(Memory.of(theirs, items=len(position)))
     return alone.with_memory(memory).fitted(platform.question("validation"))
 
 
-def to_date(platform: Platform, settled: Recall | None) -> Recall | None:
+def dated(platform: Platform, settled: Recall) -> Recall:
     """The same on the day of the test: with all own rows remembered but those that test."""
-    if settled is None:
-        return None
-    histories = platform.rows.histories
-    before, now = histories.without_last(2), histories.without_last(1)
-    return settled.with_memory(settled.memory.updated(before, now))
+    before = platform.rows.histories.without_last(2)
+    return settled.with_memory(settled.memory.updated(before, platform.told))
 
 
 def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:

@@ -21,7 +21,7 @@ from shared.events import Part
 from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, titled
 from shared.training import Recipe, train
-from simulations.beside import Taken, shared
+from simulations.beside import Taken, dated, shared
 from simulations.scenario import Scenario
 
 VALIDATED = 4000  # shoppers by whom states are compared
@@ -36,18 +36,23 @@ class Kept:
         validation: its mean NDCG@10 on the platform's validation part.
         name: which one it is, such as "round 3".
         beside: what is added to its scores; None adds nothing.
+        to_date: whether the test part is ranked with all that is remembered on that day, as it
+            is served, and not with train rows alone.
     """
 
     adapter: Adapter
     validation: float
     name: str
     beside: Recall | None = None
+    to_date: bool = True
 
     def rank(self, platform: Platform, part: Part, *, most: int | None = None) -> Ranking:
         """Rank a part of the platform's split, or evenly spaced ones of it, with all it has."""
         scorer: Scorer = platform.scorer(self.adapter)
         if self.beside is not None:
-            scorer = replace(self.beside, prior=scorer)
+            late = part == "test" and self.to_date
+            beside = dated(platform, self.beside) if late else self.beside
+            scorer = replace(beside, prior=scorer)
         asked = platform.question(part)
         if most is not None:
             asked = asked.spaced(most)

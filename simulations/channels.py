@@ -26,7 +26,6 @@ from clients.sums import Places, bounded, noised
 from server.pairs import listed
 from shared.accounting import noise_for
 from shared.adapter import Adapter
-from shared.events import Histories, training_part
 from shared.metrics import ndcg
 from shared.plan import default_delta
 from shared.ranking import rank
@@ -46,11 +45,6 @@ class Channel:
 
     platform: Platform
     weight: float
-
-    @property
-    def training(self) -> Histories:
-        """What it tells of."""
-        return training_part(self.platform.rows.histories)
 
 
 def near_pairs(whole: Platform, *, nearest: int, cache: Path | None) -> Places:
@@ -90,7 +84,7 @@ def let_out(
     channel: Channel, places: Places, *, epsilons: Sequence[float], seed: int, name: str
 ) -> dict[float, Sums]:
     """What a channel adds under each ε at 1/N^1.1; its number of shoppers is taken as public."""
-    total = bounded(channel.training, places)
+    total = bounded(channel.platform.told, places)
     return {
         epsilon: noised(
             total,
@@ -129,11 +123,11 @@ def believed(
 
 
 def with_all(alone: Recall, name: str, channels: Mapping[str, Channel]) -> Recall:
-    """Own memory, and that of the others' training rows."""
+    """Own memory, and that of what the others tell of."""
     memory = alone.memory
     for other, channel in channels.items():
         if other != name:
-            memory = memory.plus(Memory.of(channel.training, items=len(memory.rows)))
+            memory = memory.plus(Memory.of(channel.platform.told, items=len(memory.rows)))
     return alone.with_memory(memory)
 
 

@@ -24,7 +24,7 @@ from clients.beside import own
 from clients.platform import Platform
 from server.registry import Registry
 from shared.text import Progress, silent, titled
-from simulations.beside import Taken, pooled, to_date
+from simulations.beside import Taken, pooled
 from simulations.candidates import (
     Kept,
     at_home,
@@ -39,7 +39,7 @@ from simulations.candidates import (
 from simulations.reading import corrected, ordered, read_test
 from simulations.scenario import Scenario
 
-TO_DATE = "memory to date"
+EARLY = "memory of train rows"
 Private = Mapping[str, tuple[Registry, Taken | None]]
 
 
@@ -138,13 +138,13 @@ def compare_untrained(
         kept = {
             "prior": validated(platform, start),
             "memory": memory,
-            TO_DATE: replace(memory, beside=to_date(platform, memory.beside)),
+            EARLY: replace(memory, to_date=False),
         }
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
     there = next(iter(tables.values()))["scorers"]
-    names = [name for name in ordered([TO_DATE]) if name in there]
+    names = [name for name in ordered([EARLY]) if name in there]
     return {"scorers": names, "platforms": tables, "rounds": []}
 
 

@@ -46,7 +46,8 @@ _SCORERS = {
     "tfidf": "likeness of item texts, by their words",
     "prior": "the frozen Backbone, untrained: likeness of item texts, by their meaning",
     "memory": "the prior and what this platform's own rows say of its items; no Adapter is trained",
-    "memory to date": "the same, with the event before the test's remembered too, as on that day",
+    "memory of train rows": "the same with train rows alone remembered, as published models have "
+    "it; every other count here also holds the event before the test's, as on that day",
     "itemknn": "items that this platform's shoppers took together",
     "local": "an Adapter trained on this platform's rows alone, beside its own memory",
     "federated": "one Adapter that all platforms trained together, beside each one's own memory "

@@ -17,7 +17,7 @@ from server.pairs import listed, together
 from server.pretrain import pretrain
 from shared.backbone import new_backbone, save_backbone
 from shared.errors import DataError
-from shared.events import Histories, Part, question, training_part
+from shared.events import Histories, Part, question, to_date, training_part
 from shared.files import made_folder, replacing
 from shared.pairs import save_pairs
 from shared.tables.config import PlatformConfig, load_platform
@@ -136,7 +136,7 @@ def lists(
         cache=cache,
         progress=titled(progress, "all items"),
     )
-    own = [own_pairs(training_part(read.histories), read.catalogue) for read in rows]
+    own = [own_pairs(to_date(read.histories), read.catalogue) for read in rows]
     paths = made_folder(out) / "pairs-met.safetensors", out / "pairs-near.safetensors"
     save_pairs(together(own), paths[0])
     save_pairs(near, paths[1])

@@ -10,7 +10,7 @@ import typer
 from clients.readiness import policy_of
 from clients.sums import own_pairs
 from shared.errors import ConfigError, PlanError
-from shared.events import training_part
+from shared.events import to_date
 from shared.pairs import save_pairs
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
@@ -36,7 +36,7 @@ def pairs(
     if out.exists():
         raise ConfigError("is there already", where=out, todo="name another file")
     rows = read_platform(config)
-    made = own_pairs(training_part(rows.histories), rows.catalogue)
+    made = own_pairs(to_date(rows.histories), rows.catalogue)
     save_pairs(made, out)
     console.print(
         f"{len(made):,} pairs of {len(made.items):,} items\n{out}",

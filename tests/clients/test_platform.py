@@ -48,6 +48,7 @@ def test_a_platform_is_opened_from_its_file_alone(harbour: Platform, backbone: P
 def test_training_and_questions_part_each_history_without_overlap(harbour: Platform) -> None:
     history = harbour.rows.histories[0]
     assert harbour.training.histories[0].tolist() == history[:-2].tolist()
+    assert harbour.told[0].tolist() == history[:-1].tolist()
     validation, test = harbour.question("validation"), harbour.question("test")
     assert validation.contexts[0].tolist() == history[:-2].tolist()
     assert validation.targets[0] == history[-2]

@@ -159,7 +159,7 @@ def test_over_an_undirected_list_the_unprotected_tell_bounded_sums(
     assert (update.weight, update.noise, update.bound) == (2.0, "none", MAX_NORM)
     assert wire.read_receipt(reply.content) is None
     check_update(update, it.start)
-    expected = bounded(platform.training.histories, platform.places)
+    expected = bounded(platform.told, platform.places)
     assert expected.any()
     np.testing.assert_allclose(sums(update), expected, rtol=1e-6)
     assert update.delta[co_visitation.VARIANCE].tolist() == [0]
@@ -171,7 +171,7 @@ def test_over_a_directed_list_the_unprotected_tell_exact_counts(shop: Callable[.
     (reply,) = ask(it.path, count(it.start))
     update, platform = wire.read_update(reply.content), open_platform(load_platform(it.path))
     check_update(update, it.start)
-    expected = exact(platform.training.histories, platform.places, weight=2.0)
+    expected = exact(platform.told, platform.places, weight=2.0)
     assert all(np.array_equal(update.delta[name], expected[name]) for name in it.start.tensors)
     assert expected[co_visitation.FOLLOWING].any()
 
@@ -187,7 +187,7 @@ def test_under_a_plan_a_release_is_charged_with_the_noise_of_its_section(protect
     assert sorted(reply.content) == [records.REQUEST, wire.UPDATE]
     check_update(update, protected.start)
     platform = open_platform(load_platform(protected.path))
-    noise = sums(update) - bounded(platform.training.histories, platform.places)
+    noise = sums(update) - bounded(platform.told, platform.places)
     # About 80 numbers of secure noise: out of this range once in a billion runs.
     assert 0.5 < noise.std() / (SIGMA * SENSITIVITY) < 1.6
     assert (noise != 0).all()

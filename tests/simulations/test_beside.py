@@ -11,11 +11,13 @@ import pytest
 from clients.beside import let_out, own, to_serve
 from clients.ledger import balance, entries
 from clients.memory import Memory
+from clients.platform import Platform
 from server.registry import Registry
 from shared.accounting import Charge
 from shared.pairs import load_pairs
 from shared.tasks import co_visitation as task
-from simulations.beside import Taken, pooled, shared, to_date
+from simulations.beside import Taken, dated, pooled, shared
+from simulations.candidates import Kept
 from simulations.federations import federate_privately, sum_up
 from simulations.prepare import Ready, prepare
 from simulations.run import full_comparison
@@ -65,6 +67,10 @@ def taken(scenario: Scenario, ready: Ready, tmp_path: Path) -> Taken:
     return found
 
 
+def told(platform: Platform) -> Memory:
+    return Memory.of(platform.told, items=len(platform.rows.catalogue))
+
+
 def same(one: Memory, other: Memory) -> bool:
     return (
         np.array_equal(one.together.toarray(), other.together.toarray())
@@ -81,7 +87,7 @@ def test_one_list_holds_every_pair_that_occurs_and_the_other_those_near_by_text(
     met, near = load_pairs(ready.met), load_pairs(ready.near)
     assert (met.directed, near.directed) == (True, False)
     assert met.items == near.items == ready.platforms[0].rows.catalogue.items
-    counts = sum(own(it).memory.together.toarray() for it in ready.platforms)
+    counts = sum(told(it).together.toarray() for it in ready.platforms)
     assert len(met) == np.count_nonzero(np.triu(counts, 1))
     assert 20 * 3 / 2 <= len(near) <= 20 * 3
 
@@ -112,7 +118,7 @@ def test_own_rows_are_taken_out_of_the_sums_before_they_are_added(
     state, report = taken.registry.load(1)
     assert report.replied == tuple(PARTS)
     kiosk = ready.platforms[1]
-    others = sum(own(it).memory.together.toarray() for it in ready.platforms if it is not kiosk)
+    others = sum(told(it).together.toarray() for it in ready.platforms if it is not kiosk)
     alone = own(kiosk)
     assert np.array_equal(
         shared(kiosk, alone, taken).memory.together.toarray(),
@@ -132,16 +138,30 @@ def test_who_serves_remembers_the_rows_that_validated_too(ready: Ready) -> None:
     )
 
 
-def test_to_date_is_all_but_what_tests(ready: Ready) -> None:
+def test_on_the_day_of_the_test_all_but_what_tests_is_remembered(ready: Ready) -> None:
     kiosk = ready.platforms[1]
     settled = own(kiosk)
-    dated = to_date(kiosk, settled)
-    assert dated is not None
-    assert dated.weighing is settled.weighing
+    late = dated(kiosk, settled)
+    assert late.weighing is settled.weighing
     rows = kiosk.rows.histories
-    assert int(dated.memory.rows.sum()) == len(rows.items) - len(rows)
-    assert same(dated.memory, Memory.of(rows.without_last(1), items=len(kiosk.rows.catalogue)))
-    assert to_date(kiosk, None) is None
+    assert int(late.memory.rows.sum()) == len(rows.items) - len(rows)
+    assert same(late.memory, Memory.of(rows.without_last(1), items=len(kiosk.rows.catalogue)))
+
+
+def test_the_test_part_is_ranked_with_the_memory_of_that_day(ready: Ready) -> None:
+    kiosk = ready.platforms[1]
+    recall = own(kiosk)
+    kept = Kept(kiosk.untrained, 0.0, "untrained", recall)
+    late = Kept(kiosk.untrained, 0.0, "untrained", dated(kiosk, recall), to_date=False)
+    early = replace(kept, to_date=False)
+    found = {
+        name: it.rank(kiosk, "test").ranks
+        for name, it in {"kept": kept, "late": late, "early": early}.items()
+    }
+    assert np.array_equal(found["kept"], found["late"])
+    assert not np.array_equal(found["kept"], found["early"])
+    validated = kept.rank(kiosk, "validation").ranks
+    assert np.array_equal(validated, early.rank(kiosk, "validation").ranks)
 
 
 def test_under_plans_sums_and_rounds_are_paid_from_one_budget(

@@ -105,7 +105,7 @@ def test_on_validation_nothing_learnt_is_below_the_untrained_state(done: Compari
 
 def test_what_needs_no_training_scores_the_same_without_any(done: Comparison) -> None:
     found = compare_untrained(done.scenario, done.ready.platforms, seed=0)
-    assert found["scorers"] == [*COUNTED, "prior", "itemknn", "memory", "memory to date"]
+    assert found["scorers"] == [*COUNTED, "prior", "itemknn", "memory", "memory of train rows"]
     assert found["rounds"] == []
     for name, platform in found["platforms"].items():
         whole = done.found["platforms"][name]["scorers"]

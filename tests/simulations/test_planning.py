@@ -138,7 +138,7 @@ def test_a_platforms_noise_is_that_of_its_budget_and_its_own_size(
 ) -> None:
     channel = drawn(ground.whole, {"a": 30}, weights={"a": 1.0}, seed=0)["a"]
     (sums,) = let_out(channel, ground.places, epsilons=[epsilon], seed=0, name="a").values()
-    exact = bounded(channel.training, ground.places)[: len(ground.places.pairs)]
+    exact = bounded(channel.platform.told, ground.places)[: len(ground.places.pairs)]
     noise = noise_for(epsilon, 30**-1.1, sampling_rate=1.0, steps=1)
     assert np.std(sums["together"] - exact) == pytest.approx(noise, rel=0.1)
 

@@ -52,7 +52,7 @@ def test_compare_without_training_runs_no_federation(
     assert (code, err) == (0, "")
     for platform in json.loads(out)["platforms"].values():
         assert set(platform) == {
-            *("popularity", "tfidf", "prior", "itemknn", "memory", "memory to date")
+            *("popularity", "tfidf", "prior", "itemknn", "memory", "memory of train rows")
         }
     assert Registry(tmp_path / "out").rounds() == []
     assert (tmp_path / "out" / "report.html").is_file()
