@@ -49,18 +49,10 @@ def remembering(platform: Platform, *, texts: Texts | None = None) -> Recall:
 def with_sums(
     platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
 ) -> Recall:
-    """What `joined` gives, if weighing finds it better for shoppers that it was not fitted to.
+    """Own memory, and what the others added to the sums of a federation, if it is listened to.
 
-    Arguments and errors as of `joined`.
-    """
-    found = joined(platform, alone, sums, run=run, noise=noise)
-    return found if found.held_out > alone.held_out else alone
-
-
-def joined(
-    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
-) -> Recall:
-    """Own memory and what the others added to the sums of a federation, fitted.
+    Sums with noise are listened to as `clients.weighing.listened` has it. Exact ones are added to
+    own memory, if weighing finds that better for shoppers that it was not fitted to.
 
     Args:
         platform: whose file names the list of pairs.
@@ -76,11 +68,11 @@ def joined(
     """
     mine = None if run is None else let_out(platform, run, noise=noise)
     found = others(sums, platform.places, own=mine, weight=platform.config.weight)
+    asked = platform.question("validation")
     if isinstance(found, SharedMemory):
-        made = replace(alone, shared=found)
-    else:
-        made = alone.with_memory(alone.memory.plus(found))
-    return made.fitted(platform.question("validation"))
+        return replace(alone, shared=found).fitted(asked)
+    joined = alone.with_memory(alone.memory.plus(found)).fitted(asked)
+    return joined if joined.held_out > alone.held_out else alone
 
 
 def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:

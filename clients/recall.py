@@ -29,6 +29,7 @@ from clients.weighing import (
     Field,
     Shares,
     Weighing,
+    listened,
     spread,
     weighed,
 )
@@ -147,7 +148,10 @@ class Recall:
         """
         if not len(asked.contexts):
             return self
-        weighing, held_out = weighed(self.field(asked.spaced(SHOPPERS)))
+        field = self.field(asked.spaced(SHOPPERS))
+        if self.shared is not None:
+            return replace(self, weighing=listened(field))
+        weighing, held_out = weighed(field)
         return replace(self, weighing=weighing, held_out=held_out)
 
     def field(self, asked: Question) -> Field:

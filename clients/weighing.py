@@ -6,7 +6,11 @@
 
 The last is a conditional logit over candidates (McFadden, "Conditional Logit Analysis of
 Qualitative Choice Behavior", 1974), drawn towards the Shares by a ridge. Which of these a platform
-listens by, and how strong the ridge is, is told by the half of its shoppers that was not fitted to.
+weighs by, and how strong the ridge is, is told by the half of its shoppers that was not fitted to.
+
+The others' sums are another matter. They are what is believed after the noise, so a platform has
+reason to listen before its own few shoppers say so: it does, as loudly as Shares do by hand, unless
+they say surely that it should not, or that another loudness is better.
 
     Q  shoppers whose target is among their candidates      C  candidates
     F  features      K  kinds of pairs      L  LAST, events of a context that speak
@@ -50,17 +54,16 @@ class Shares:
     next: float = 2.0
     popularity: float = 0.02
     shared: float = 0.5
-    shared_popularity: float = 0.0
+    shared_popularity: float = 0.04
 
 
-SILENCE = Shares(0.0, 0.0, 0.0, 0.0, 0.0)
+SILENCE = Shares(similar=0.0, next=0.0, popularity=0.0)  # of own rows
+LEARNT, SILENT = 1.0, 2.0  # standard errors by which learning how loud, or not to listen, is better
 
 # In this order: the louder a signal may be, the sooner it is settled.
 STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
     (("similar", "next"), (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0)),
-    (("shared",), (0.0, 0.12, 0.25, 0.5, 1.0)),
     (("popularity",), (0.0, 0.01, 0.02, 0.04)),
-    (("shared_popularity",), (0.0, 0.01, 0.02, 0.04)),
 )
 
 
@@ -85,8 +88,17 @@ class Weighing:
         """[F] with the prior's own, which is 1, first; the order of a Field's features."""
         return np.concatenate([[1.0], self.loud.ravel(), self.met.ravel(), self.words, self.liked])
 
+    def silent(self) -> Weighing:
+        """The same, not listening to the others."""
+        flat = self.flat
+        flat[OTHERS] = 0
+        return weighing_of(flat)
+
 
 FEATURES = 1 + 2 * len(KINDS) * LAST + LAST + 2
+_LOUD = 1 + len(KINDS) * LAST  # where `met` begins
+# Features that come from the others, whose kind is the last.
+OTHERS = np.r_[_LOUD - LAST : _LOUD, 2 * _LOUD - 1 - LAST : 2 * _LOUD - 1, FEATURES - 1]
 
 
 def spread(shares: Shares) -> Weighing:
@@ -126,6 +138,18 @@ class Field:
         """Every other shopper."""
         part = slice(which, None, 2)
         return Field(self.features[part], self.valid[part], self.target[part], self.asked)
+
+    def silent(self) -> Field:
+        """The same, as if the others had let nothing out."""
+        said = self.features.copy()
+        said[:, :, OTHERS] = 0
+        return replace(self, features=said)
+
+    def surely(self, more: NDArray[np.float64], errors: float) -> bool:
+        """Whether the mean of gains more [Q] is above so many of its standard errors."""
+        mean = more.sum() / max(self.asked, 1)
+        square = (more**2).sum() / max(self.asked, 1)
+        return bool(mean > errors * np.sqrt(max(square - mean**2, 0.0) / max(self.asked, 1)))
 
     def gains(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """[Q] NDCG@10 among the candidates."""
@@ -167,16 +191,43 @@ def weighed(field: Field) -> tuple[Weighing, float]:
     By hand, by Shares that are tried, or refined from them under a ridge: each way is judged on the
     half that it did not see, and the best is fitted to all; of equals the simpler.
     """
-    halves = field.half(0), field.half(1)
-    best, reached = WAYS[0], -1.0
+    found, gains = _best(field, field)
+    return found, float(gains.sum() / max(field.asked, 1))
+
+
+def listened(field: Field) -> Weighing:
+    """The Weighing for these shoppers where the others let something out.
+
+    Own signals are weighed as if nothing had been, and the others' stay as Shares have them by
+    hand, unless on halves that were not fitted to it is surely better to learn of them too, or not
+    to listen.
+    """
+    own = field.silent()
+    found, gains = _best(own, field)
+    learnt, reached = _best(field, field)
+    deaf, alone = _best(own, own)
+    if field.surely(reached - gains, LEARNT):
+        found, gains = learnt, reached
+    return deaf.silent() if field.surely(alone - gains, SILENT) else found
+
+
+def _best(fits: Field, tells: Field) -> tuple[Weighing, NDArray[np.float64]]:
+    """The best way, fitted to all, and its gains [Q] on the half that was not fitted to.
+
+    Args:
+        fits: what is fitted to.
+        tells: what is judged by: of the same shoppers and candidates.
+    """
+    halves, others = (fits.half(0), fits.half(1)), (tells.half(1), tells.half(0))
     starts = [spread(tried(half, Shares())) for half in halves]
+    best, most = WAYS[0], np.full(len(fits.target), -1.0)
     for way in WAYS:
-        gain = 0.0
-        for half, start, other in zip(halves, starts, reversed(halves), strict=True):
-            gain += other.gain(_fitted(half, start, way).flat)
-        if gain > reached:
-            best, reached = way, gain
-    return _fitted(field, spread(tried(field, Shares())), best), reached
+        gains = np.zeros(len(fits.target))
+        for place, (half, start, other) in enumerate(zip(halves, starts, others, strict=True)):
+            gains[1 - place :: 2] = other.gains(_fitted(half, start, way).flat)
+        if gains.sum() > most.sum():
+            best, most = way, gains
+    return _fitted(fits, spread(tried(fits, Shares())), best), np.maximum(most, 0.0)
 
 
 def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:

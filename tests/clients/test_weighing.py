@@ -12,6 +12,7 @@ from clients.weighing import (
     SILENCE,
     Field,
     Shares,
+    listened,
     spread,
     tried,
     weighed,
@@ -19,6 +20,8 @@ from clients.weighing import (
 )
 
 SIMILAR = KINDS.index("similar") * LAST + 1  # the latest event's, among the features
+SHARED = KINDS.index("shared") * LAST + 1
+SHARED_MET = SHARED + len(KINDS) * LAST
 TWICE_MET = 1 + len(KINDS) * LAST + KINDS.index("twice") * LAST
 
 
@@ -115,6 +118,51 @@ def test_where_nobody_s_target_is_a_candidate_nothing_moves() -> None:
     np.testing.assert_array_equal(found.flat, start.flat)
     assert held_out == 0
     assert nobody.gain(start.flat) == 0
+
+
+def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them() -> None:
+    every = weighing_of(np.arange(1.0, FEATURES + 1))
+    deaf = every.silent()
+    last = KINDS.index("shared")
+    assert not deaf.loud[last].any()
+    assert not deaf.met[last].any()
+    assert deaf.liked[1] == 0
+    assert np.count_nonzero(deaf.flat == every.flat) == FEATURES - 2 * LAST - 1
+    several = field(0, shoppers=5, truth={SIMILAR: 1.0, SHARED: 1.0, FEATURES - 1: 1.0})
+    left = several.silent().features
+    np.testing.assert_array_equal(left[:, :, SIMILAR], several.features[:, :, SIMILAR])
+    assert not left[:, :, [SHARED, FEATURES - 1]].any()
+
+
+def test_where_listening_by_hand_is_as_good_it_stays() -> None:
+    plain = field(0, shoppers=50, truth={SHARED: 0.5})
+    plain.features[np.arange(50), plain.target, 0] = 9.0
+    np.testing.assert_array_equal(listened(plain).flat, spread(Shares()).flat)
+
+
+def test_what_the_others_let_out_is_learnt_where_that_is_surely_better() -> None:
+    seen, unseen = (field(seed, shoppers=800, truth={SHARED_MET: 1.0}) for seed in (0, 1))
+    found = listened(seen)
+    assert found.flat[SHARED_MET] == pytest.approx(1.0, abs=0.2)
+    assert unseen.gain(found.flat) > 1.05 * unseen.gain(spread(Shares()).flat)
+
+
+def test_who_is_surely_led_astray_does_not_listen() -> None:
+    astray = field(0, shoppers=800, truth={})
+    rng = np.random.default_rng(1)
+    astray.features[:, :, SHARED] = 4 * (rng.random(astray.features.shape[:2]) < 0.3)
+    astray.features[np.arange(800), astray.target, SHARED] = 0
+    found = listened(astray)
+    assert found.loud[KINDS.index("shared"), 0] <= 0
+
+
+def test_surely_is_by_standard_errors_of_all_who_were_asked() -> None:
+    whole = field(0, shoppers=4, truth={})
+    more = np.array([0.5, 0.5, 0.5, -0.1])
+    error = np.std(more) / 2
+    assert whole.surely(more, 0.99 * more.mean() / error)
+    assert not whole.surely(more, 1.01 * more.mean() / error)
+    assert not whole.surely(np.zeros(4), 1.0)
 
 
 def test_the_same_field_gives_the_same_weighing() -> None:
