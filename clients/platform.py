@@ -165,6 +165,8 @@ def open_platform(
     rows = rows or read_platform(config)
     gpu = config.participation.gpu
     vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress, gpu=gpu)
-    device = pick_device(gpu)
+    # Under a Plan the CPU: a GPU's float32 depends on a row's place in a product (decision 12).
+    under_plan = config.policy is not None and config.policy.plan is not None
+    device = pick_device("never" if under_plan else gpu)
     table = torch.from_numpy(vectors).to(device)
     return Platform(config, rows, table, frozen.to(device), frozen.digest)

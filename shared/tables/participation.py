@@ -8,7 +8,8 @@ days = ["mon", "tue", "wed", "thu", "fri"]  # on which they begin; left out, eve
 minimum_cohort = 3             # platforms asked in a round, by the server's word; fewer is refused
 max_epochs = 100               # of a round, where no Plan says how long a round is
 max_batch = 65536              # Histories a step, where no Plan does
-gpu = "auto"                   # "never": the CPU even beside a GPU; "always": no training without
+gpu = "auto"                   # "never": the CPU even beside a GPU; "always": no training without.
+                               # Under a Plan a GPU reads item texts alone
 
 Hours are those of the clock on the wall. A range may pass midnight, and then belongs to the day on
 which it began. An hour that a clock repeats counts twice, one that it skips not at all.

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from shared.adapter import Adapter
 from shared.backbone import Backbone, BackboneSpec, new_backbone, read_slots
-from shared.device import pick_device
 from shared.events import training_part
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
@@ -94,17 +93,19 @@ class Unprotected:
 
 
 def embedded_ground(out: Path, *, cache: Path, seed: int, progress: Progress = silent) -> Ground:
-    """The smallest platform of the embedded world, its tables written under `out`/data."""
+    """The smallest platform of the embedded world, its tables written under `out`/data.
+
+    On the CPU, where Plans are kept.
+    """
     everyone = default_world()
     spec = next(it for it in everyone.platforms if it.name == PLATFORM)
     world = generate(replace(everyone, platforms=(spec,)), seed=seed)
     rows = read_platform(load_platform(write(world, out / "data")[PLATFORM]))
     text = find_encoder()
-    device = pick_device()
     table = torch.from_numpy(item_table(rows.catalogue, text, cache=cache, progress=progress))
     backbone = new_backbone(BackboneSpec(encoder=text.digest, text_width=text.width), seed=seed)
-    kept = Rows(training_part(rows.histories), table.to(device))
-    return Ground(backbone.to(device), kept, rows.catalogue.texts)
+    kept = Rows(training_part(rows.histories), table)
+    return Ground(backbone, kept, rows.catalogue.texts)
 
 
 def unprotected(

@@ -188,6 +188,7 @@ def ours(config: PlatformConfig, *, shuffle: int | None, progress: Progress) -> 
         "seconds": less,
         "with item vectors": whole,
         "stages": spent,
+        "device": platform.table.device.type,
     }
     return Ours(platform, test, row)
 
@@ -259,7 +260,8 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
         f" (95 % interval {low:+.4f} to {high:+.4f}, p {less['p']:.4f})",
         f"SASRec {why}.",
         f"{figures['shoppers']:,} shoppers, {figures['items']:,} items;"
-        f" threads of torch on either side: {figures['threads']}.",
+        f" threads of torch on either side: {figures['threads']};"
+        f" ours had {mine['device']}, SASRec {theirs['device']}.",
     ]
 
 

@@ -12,7 +12,8 @@ Started by `sasrec.py` with another interpreter, so it imports nothing of ours:
     FOLDER/scores.npy          float32 [S, N] of the test part, by the best state: written here
 
 RecBole's own full ranking masks no item that was seen, so ranks are counted here, by the rule of
-shared/ranking.py: a test sets the two side by side.
+shared/ranking.py: a test sets the two side by side. They are counted where the model computes, so
+that a GPU does not wait for a CPU to rank.
 
     B  Histories in a block      S  Histories      N  items of the Catalogue
 """
@@ -27,10 +28,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 512  # Histories scored at a time: 25 MB over 12,000 items
 Tell = Callable[[Mapping[str, Any]], None]
@@ -76,7 +80,7 @@ class Clock:
         return {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
 
 
-def ranks(scores: NDArray[np.float32], asked: Asked, start: int) -> NDArray[np.float32]:
+def ranks(scores: Tensor, asked: Asked, start: int) -> NDArray[np.float32]:
     """[B] where each target stands among the unseen items, 1 = best; ties take their mean rank.
 
     Args:
@@ -85,13 +89,17 @@ def ranks(scores: NDArray[np.float32], asked: Asked, start: int) -> NDArray[np.f
         asked: what they were asked.
         start: position of the first of them.
     """
+    import torch
+
     stop = start + len(scores)
     lengths = np.diff(asked.offsets[start : stop + 1])
-    seen = asked.items[asked.offsets[start] : asked.offsets[stop]]
-    scores[np.repeat(np.arange(len(scores)), lengths), seen] = -np.inf
-    own = scores[np.arange(len(scores)), asked.targets[start:stop]][:, None]
-    above = np.count_nonzero(scores > own, axis=1)
-    level = np.count_nonzero(scores == own, axis=1) - 1
+    seen = torch.from_numpy(asked.items[asked.offsets[start] : asked.offsets[stop]])
+    rows = torch.from_numpy(np.repeat(np.arange(len(scores)), lengths))
+    scores[rows.to(scores.device), seen.to(scores.device)] = -torch.inf
+    targets = torch.from_numpy(asked.targets[start:stop]).to(scores.device)
+    own = scores.gather(1, targets[:, None])
+    above = (scores > own).sum(1).cpu().numpy()
+    level = (scores == own).sum(1).cpu().numpy() - 1
     found: NDArray[np.float32] = (1 + above + 0.5 * level).astype(np.float32)
     return found
 
@@ -128,16 +136,16 @@ class Scorer:
         if not np.array_equal(self.columns[last - 1], asked.targets):
             raise SystemExit("RecBole's split is not ours")
 
-    def scores(self, start: int) -> NDArray[np.float32]:
+    def scores(self, start: int) -> Tensor:
         """[B, N] of the block of Histories that begins there; an item it never met comes last."""
         import torch
 
         block = self.rows[torch.from_numpy(self.order[start : start + BLOCK])]
         self.model.eval()
         with torch.no_grad():
-            known = self.model.full_sort_predict(block.to(self.model.device)).cpu().numpy()
-        found = np.full((len(known), self.items), known.min() - 1, np.float32)
-        found[:, self.columns] = known[:, 1:]  # its first item is padding
+            known = self.model.full_sort_predict(block.to(self.model.device))
+        found: Tensor = known.new_full((len(known), self.items), float(known.min()) - 1)
+        found[:, torch.from_numpy(self.columns).to(known.device)] = known[:, 1:]  # 0 is padding
         return found
 
     def starts(self) -> range:
@@ -155,8 +163,17 @@ class Scorer:
         shape = (len(self.order), self.items)
         file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         for at in self.starts():
-            file[at : at + BLOCK] = self.scores(at)
+            file[at : at + BLOCK] = self.scores(at).cpu().numpy()
         file.flush()
+
+
+def visible() -> dict[str, str]:
+    """RecBole's setting of which GPUs may be seen: those that this process may see.
+
+    RecBole writes it over the environment's, and its default, the first, would bring back one that
+    was hidden.
+    """
+    return {"gpu_id": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
 
 
 def train(folder: Path, tell: Tell) -> None:
@@ -178,7 +195,8 @@ def train(folder: Path, tell: Tell) -> None:
     sys.argv = sys.argv[:1]  # RecBole takes every argument for a setting
     os.chdir(folder)  # it writes logs where it stands
     clock = Clock.started()
-    config = Config(model="SASRec", dataset="atoll", config_dict=said["settings"])
+    settings = {**said["settings"], **visible()}
+    config = Config(model="SASRec", dataset="atoll", config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     parts = data_preparation(config, create_dataset(config))
     init_seed(config["seed"], config["reproducibility"])

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+import clients.platform
 from clients.platform import Platform, open_platform
 from shared.adapter import Adapter
 from shared.backbone import fill_slots, is_slot, load_backbone
+from shared.device import Use
 from shared.errors import BackboneError, ConfigError, DataError
 from shared.tables.config import load_platform
 from shared.text import find_encoder, item_table
+
+PLAN = """epsilon = 8.0
+shoppers_at_least = 14
+sampling_rate = 0.5
+steps = 1
+rounds = 2"""
 
 
 @pytest.fixture
@@ -42,7 +50,26 @@ def test_a_platform_is_opened_from_its_file_alone(harbour: Platform, backbone: P
     assert (len(harbour.rows.histories), len(harbour.rows.catalogue)) == (14, 24)
     assert harbour.table.shape == (24, 16)
     assert harbour.digest == load_backbone(backbone).digest
-    torch.testing.assert_close(harbour.table.norm(dim=1), torch.ones(24))
+    torch.testing.assert_close(harbour.table.norm(dim=1).cpu(), torch.ones(24))
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_under_a_plan_a_gpu_is_left_alone(
+    protected: bool,
+    make_platform: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Use] = []
+
+    def picked(use: Use) -> torch.device:
+        asked.append(use)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(clients.platform, "pick_device", picked)
+    how = {"privacy": PLAN} if protected else {}
+    open_platform(load_platform(make_platform(tmp_path, "shop", **how)))
+    assert asked == (["never"] if protected else ["auto"])
 
 
 def test_training_and_questions_part_each_history_without_overlap(harbour: Platform) -> None:
@@ -143,4 +170,4 @@ def test_the_vectors_are_those_of_the_catalogue_in_its_order(
     harbour: Platform, encoder: Path
 ) -> None:
     expected = item_table(harbour.rows.catalogue, find_encoder(str(encoder)))
-    np.testing.assert_allclose(harbour.table.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(harbour.table.cpu().numpy(), expected, atol=1e-6)

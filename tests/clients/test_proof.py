@@ -245,6 +245,40 @@ def test_a_step_that_moves_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch)
     assert "a step does not move slot " in refused(fresh())
 
 
+@pytest.mark.parametrize(("numbers", "passes"), [(1, True), (24, False)])
+def test_one_number_that_noise_leaves_is_no_fault_and_half_a_slot_is(
+    numbers: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = fresh()
+    slot, step = backbone.adapter.weight, GridOptimizer.release
+    assert slot.numel() == 48
+
+    def leaving(self: GridOptimizer) -> None:
+        before = slot.detach().flatten()[:numbers].clone()
+        step(self)
+        with torch.no_grad():
+            slot.view(-1)[:numbers] = before
+
+    monkeypatch.setattr(GridOptimizer, "release", leaving)
+    if passes:
+        prove(backbone, TABLE)
+    else:
+        assert "a step does not move slot 'adapter.weight'" in refused(backbone)
+
+
+def test_the_check_computes_as_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[bool] = set()
+
+    def watched(backbone: Backbone, table: Tensor, batch: Tensor) -> Tensor:
+        seen.add(backbone.mixed)
+        return honest(backbone, table, batch)
+
+    monkeypatch.setattr(next_item, "losses", watched)
+    backbone = fresh()
+    prove(backbone, TABLE)
+    assert (seen, backbone.mixed) == ({False}, True)
+
+
 def test_a_slot_that_no_loss_reaches_is_found_out() -> None:
     class Deaf(Backbone):
         def correction(self, vectors: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def items(slate: Slate) -> list[str]:
 
 def by_hand(shop: Platform, history: list[str], item: str) -> float:
     """The prior's score, from its formula: a·cos(Σ .7^age·v, v_item) over the last five."""
-    table, place = shop.table.numpy().astype(np.float64), shop.rows.catalogue.position
+    table, place = shop.table.cpu().numpy().astype(np.float64), shop.rows.catalogue.position
     last = [table[place[name]] for name in history[-WINDOW:]]
     pooled = sum(DECAY**age * vector for age, vector in enumerate(reversed(last)))
     target = table[place[item]]
@@ -115,7 +115,7 @@ def test_with_memory_a_score_is_still_the_sum_of_its_parts_and_nothing_else_is_l
 
 
 def test_each_reason_is_that_items_own_part_of_the_prior(shop: Platform) -> None:
-    table, place = shop.table.numpy().astype(np.float64), shop.rows.catalogue.position
+    table, place = shop.table.cpu().numpy().astype(np.float64), shop.rows.catalogue.position
     line = recommend(shop, shop.untrained, HISTORY, count=1).lines[0]
     weighed = {name: DECAY**age * table[place[name]] for age, name in enumerate(HISTORY[::-1])}
     norm = np.linalg.norm(sum(weighed.values()))

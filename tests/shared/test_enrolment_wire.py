@@ -157,6 +157,7 @@ def test_a_proof_holds_for_this_very_request(change: dict[str, str]) -> None:
         packed(REQUEST).replace(b'"shop"', b'"shop","more":1'),
         b" " * 70_000 + packed(REQUEST),
     ],
+    ids=["empty", "list", "no keys", "no text", "deep", "cut", "path", "number", "more", "long"],
 )
 def test_what_is_no_message_is_refused_in_one_line(content: bytes) -> None:
     with pytest.raises(IdentityError, match=r"^here: no JoinRequest of this version; .*$"):

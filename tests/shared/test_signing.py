@@ -52,6 +52,7 @@ def test_all_that_make_a_key_at_once_get_the_same(tmp_path: Path) -> None:
         private_pem(KEY)[:60],
         private_pem(ec.generate_private_key(ec.SECP384R1())),
     ],
+    ids=["empty", "no key", "cut", "another kind"],
 )
 def test_a_damaged_key_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"

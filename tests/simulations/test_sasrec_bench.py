@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from clients import beside
+from shared.device import pick_device
 from shared.events import Histories, Question, from_lists, question
 from shared.metrics import ndcg
 from shared.ranking import rank
@@ -33,6 +34,7 @@ STAND_IN = f"""#!{sys.executable}
 import importlib.util, json, sys
 from pathlib import Path
 import numpy as np
+import torch
 
 def tell(**line):
     sys.stdout.write(json.dumps(line) + "\\n")
@@ -54,7 +56,7 @@ tell(kind="ready", sequences=7, weights=8, device="cpu", threads=said["threads"]
 for epoch, value in enumerate([0.75, 0.5], start=1):
     told = {{"hr@10": value, "ndcg@10": value}}
     tell(kind="epoch", epoch=epoch, best=epoch == 1, loss=1.0, wall=60 * epoch, cpu=50, **told)
-told = script.figures(script.ranks(scores, asked, 0))
+told = script.figures(script.ranks(torch.from_numpy(scores), asked, 0))
 tell(**{{"kind": "end", "stopped by": "time", "test": told}})
 """
 
@@ -93,7 +95,7 @@ def test_a_rank_there_is_counted_by_hand() -> None:
     asked = as_asked(Question(lists([3], [0, 1]), np.array([0, 2], np.int32)))
     scores = np.array([[3, 3, 1, 5], [9, 9, 1, 2]], np.float32)
     # Item 3 was seen, and item 1 is level: the mean of ranks 1 and 2. Then 0 and 1 were seen.
-    assert script.ranks(scores, asked, 0).tolist() == [1.5, 2.0]
+    assert script.ranks(torch.from_numpy(scores), asked, 0).tolist() == [1.5, 2.0]
     assert script.figures(np.array([1.5, 11], np.float32)) == {
         "hr@10": 0.5,
         "ndcg@10": pytest.approx(0.5 / np.log2(2.5)),
@@ -108,7 +110,7 @@ def test_ranks_there_are_those_of_our_own_rule() -> None:
     table = Table(dict(zip(asked.contexts.shoppers, scores, strict=True)))
     ours = rank(table, asked, items=40, block=7).ranks
     halves = [
-        script.ranks(scores[part].copy(), as_asked(asked), part.start)
+        script.ranks(torch.from_numpy(scores[part].copy()), as_asked(asked), part.start)
         for part in (slice(0, 20), slice(20, None))
     ]
     assert np.array_equal(ours, np.concatenate(halves))
@@ -164,7 +166,7 @@ def test_recboles_scores_are_put_where_our_positions_are(tmp_path: Path) -> None
     none = np.zeros(0, np.int64), np.zeros(3, np.int64)
     asked = script.Asked(np.array([2, 5]), np.array([9, 3]), *none)
     scorer = script.Scorer(Model(), Loader(), asked, items=11)
-    scores = scorer.scores(0)
+    scores = scorer.scores(0).numpy()
     assert scores.shape == (2, 11)
     assert (scores[0, 9], scores[0, 3]) == (3, 4)
     assert (scores[1, 9], scores[1, 3]) == (1, 2)
@@ -180,6 +182,16 @@ def test_a_split_that_is_not_ours_is_refused() -> None:
         script.Scorer(
             Model(), Loader(), script.Asked(np.array([2, 5]), np.array([3, 9]), *none), items=11
         )
+
+
+@pytest.mark.parametrize(("there", "told"), [(None, "0"), ("", ""), ("3", "3")])
+def test_recbole_sees_the_gpus_that_we_see(
+    monkeypatch: pytest.MonkeyPatch, there: str | None, told: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if there is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
+    assert script.visible() == {"gpu_id": told}
 
 
 def test_an_epoch_ends_when_time_is_over_and_has_one_batch_at_least() -> None:
@@ -201,7 +213,7 @@ def test_bench_sasrec_sets_ours_beside_its_best_state(
     ours, theirs = found["ours"], found["sasrec"]
     assert ours["test"]["ndcg@10"] == pytest.approx(float(ndcg(ranks).mean()))
     scores = np.random.default_rng(0).random((len(ranks), found["items"]), dtype=np.float32)
-    chance = script.figures(script.ranks(scores, as_asked(asked), 0))
+    chance = script.figures(script.ranks(torch.from_numpy(scores), as_asked(asked), 0))
     assert theirs["test"] == pytest.approx(chance)
     less = ours["test"]["ndcg@10"] - chance["ndcg@10"]
     assert found["ours less sasrec"]["difference"] == pytest.approx(less)
@@ -218,6 +230,7 @@ def test_bench_sasrec_sets_ours_beside_its_best_state(
     assert code == 0
     assert "SASRec, epoch 1" in out
     assert "stopped because its minutes were over" in out
+    assert f"ours had {pick_device().type}, SASRec cpu." in out
     assert "SASRec, epoch 2: validation NDCG@10 0.5000 after 120 s" in " ".join(err.split())
 
 

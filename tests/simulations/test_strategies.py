@@ -170,16 +170,17 @@ def test_scaffolds_first_round_is_fedavgs_and_its_second_is_not(meeting: Meeting
 
 def test_the_whole_gradient_is_the_mean_of_each_historys(ready: Ready) -> None:
     platform = ready.platforms[0].copy()
+    platform.backbone.mixed = False
     found = against_drift.gradient(platform, platform.untrained)
     part, backbone = platform.training, platform.backbone
     total = {name: np.zeros_like(it) for name, it in found.items()}
     for place in range(len(part.histories)):
         batch = next_item.pad(part.histories, np.array([place]), max_length=50)
         backbone.zero_grad()
-        of_task(backbone, part, batch).sum().backward()  # type: ignore[no-untyped-call]
+        of_task(backbone, part, batch.to(part.table.device)).sum().backward()  # type: ignore[no-untyped-call]
         for name, slot in backbone.named_parameters():
             if name in total and slot.grad is not None:
-                total[name] += slot.grad.numpy() / len(part.histories)
+                total[name] += slot.grad.cpu().numpy() / len(part.histories)
     for name, it in found.items():
         np.testing.assert_allclose(it, total[name], atol=1e-5)
     assert max(np.abs(it).max() for it in found.values()) > 1e-4

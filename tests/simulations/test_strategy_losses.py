@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from clients.platform import Platform
 from shared.adapter import Adapter
@@ -46,8 +47,14 @@ def shaken(adapter: Adapter, *, seed: int) -> Adapter:
     return replace(adapter, tensors=tensors)
 
 
-def test_distillation_with_no_share_of_the_teacher_is_plain_training(platform: Platform) -> None:
+def five(platform: Platform) -> Tensor:
+    """Histories, where its vectors are."""
     batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
+    return batch.to(platform.table.device)
+
+
+def test_distillation_with_no_share_of_the_teacher_is_plain_training(platform: Platform) -> None:
+    batch = five(platform)
     teacher = shaken(platform.untrained, seed=5)
     loss = distillation.distilled(platform, teacher, share=0.0)
     ours = loss(platform.backbone, platform.training, batch)
@@ -56,7 +63,7 @@ def test_distillation_with_no_share_of_the_teacher_is_plain_training(platform: P
 
 
 def test_a_teacher_that_is_the_student_pulls_nowhere(platform: Platform) -> None:
-    batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
+    batch = five(platform)
     oneself = distillation.distilled(platform, platform.untrained, share=1.0)
     loss = oneself(platform.backbone, platform.training, batch)
     loss.sum().backward()  # type: ignore[no-untyped-call]
@@ -85,7 +92,7 @@ def test_a_head_is_trained_and_never_leaves(platform: Platform, meeting: Meeting
 
 
 def test_a_head_beside_changes_no_query(platform: Platform) -> None:
-    batch = next_item.pad(platform.training.histories, np.arange(5), max_length=50)
+    batch = five(platform)
     vectors = next_item.inputs(platform.table, batch)
     _states, queries = heads.read_and_answer(platform.backbone, vectors)
     assert torch.equal(queries, platform.backbone(vectors))
