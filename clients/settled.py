@@ -1,0 +1,82 @@
+"""How a platform weighs, kept beside its item vectors, so that it is not found anew each time.
+
+    rows, backbone, sums ─key→ as in the file: what was settled      not so: found, and kept there
+
+One file a platform: rows that change, an erasure among them, leave nothing of what was settled by
+the old ones. It tells of shoppers' rows, so only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from clients.platform import Platform
+from clients.weighing import FEATURES, Weighing, weighing_of
+from shared import manifest
+from shared.files import made_folder, replacing
+
+RULE = "weighing/1"  # of how it is found; another one finds it anew
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a platform settled on.
+
+    Attributes:
+        weighing: of everything.
+        joined: whether the others' sums are listened to.
+    """
+
+    weighing: Weighing
+    joined: bool
+
+
+def place_of(platform: Platform) -> Path | None:
+    """The platform's file; None where it keeps no cache."""
+    config = platform.config
+    return config.cache / f"weighing-{config.name}.safetensors" if config.cache else None
+
+
+def key_of(platform: Platform, sums: Path | None) -> str:
+    """Of everything that decides how a platform weighs: SHA-256, in hexadecimal."""
+    histories = platform.rows.histories
+    parts = [RULE.encode(), platform.digest.encode(), platform.rows.catalogue.digest.encode()]
+    parts += [histories.items.tobytes(), histories.offsets.tobytes()]
+    if sums is not None:
+        parts += [sums.read_bytes(), manifest.beside(sums).read_bytes()]
+    return hashlib.sha256(b"".join(hashlib.sha256(it).digest() for it in parts)).hexdigest()
+
+
+def kept(path: Path, key: str) -> Settled | None:
+    """What was settled under this key; None if nothing was, or it cannot be read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            told = file.metadata() or {}
+            flat = file.get_tensor("weighing")
+    except (OSError, SafetensorError):
+        return None
+    if told.get("key") != key or flat.shape != (FEATURES,) or not flat[0] > 0:
+        return None
+    return Settled(weighing_of(flat), told.get("joined") == "True")
+
+
+def keep(path: Path, key: str, settled: Settled) -> None:
+    """Put it in the place of what was settled before.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    made_folder(path.parent)
+    header = {"key": key, "joined": str(settled.joined)}
+    flat = np.ascontiguousarray(settled.weighing.flat)
+    with replacing(path) as part:
+        part.touch(0o600)
+        save_file({"weighing": flat}, part, metadata=header)
+        os.chmod(part, 0o600)
