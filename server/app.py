@@ -5,7 +5,8 @@ The same object is deployed on Flower's SuperLink and driven by the harness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from flwr.app import Context, Message
@@ -111,13 +112,24 @@ class GridNodes:
         ]
         # A grid that says now and then that nothing came lets `server.answers.ask` stop early.
         replies: Iterable[Message | None] = self.grid.send_and_receive(messages, timeout=timeout)
-        for reply in replies:
-            if reply is None:
-                yield None
-                continue
-            node = reply.metadata.src_node_id
-            if reply.has_error():
-                # A platform's error text could hold anything; only its code is repeated.
-                yield node, wire.refused(reply.error.code)
-            else:
-                yield node, reply.content
+        with stopping(replies):
+            for reply in replies:
+                if reply is None:
+                    yield None
+                    continue
+                node = reply.metadata.src_node_id
+                if reply.has_error():
+                    # A platform's error text could hold anything; only its code is repeated.
+                    yield node, wire.refused(reply.error.code)
+                else:
+                    yield node, reply.content
+
+
+@contextmanager
+def stopping(replies: Iterable[object]) -> Iterator[None]:
+    """Close what waits for replies when nobody wants more, where it is a generator."""
+    try:
+        yield
+    finally:
+        if isinstance(replies, Generator):
+            replies.close()
