@@ -21,7 +21,7 @@ from shared.backbone import fill_slots, is_slot
 from shared.drift import PulledEngine, proximal, variates
 from shared.tasks import next_item
 from shared.training import of_task
-from simulations.strategies.meeting import Meeting, States
+from simulations.strategies.meeting import Meeting, States, weighted
 from simulations.strategies.rounds import Sent, Work, rounds, trained
 
 STRENGTH = 0.01  # FedProx's µ, in the middle of the paper's 0.001 to 1; gradients are clipped at 1
@@ -59,23 +59,10 @@ def corrected(meeting: Meeting) -> Work:
         if sent.round == 1:
             return trained(meeting, platform, sent)
         known = told[sent.round - 1]
-        pull = variates(mean_of(known, weights), known[name])
+        pull = variates(weighted(known, weights), known[name])
         return trained(meeting, platform, sent, engine=partial(PulledEngine, pull=pull))
 
     return work
-
-
-def mean_of(tensors: dict[str, Tensors], weights: dict[str, float]) -> Tensors:
-    """By public weight, in the order of names; of a single platform its own, to the last bit."""
-    total = sum(weights[name] for name in tensors)
-    first = next(iter(tensors.values()))
-    return {
-        slot: np.asarray(
-            sum(tensors[name][slot] * (weights[name] / total) for name in sorted(tensors)),
-            np.float32,
-        )
-        for slot in first
-    }
 
 
 def gradient(platform: Platform, adapter: Adapter) -> Tensors:

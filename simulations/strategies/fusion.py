@@ -15,13 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from clients.platform import Platform
 from shared.adapter import Adapter
 from simulations.candidates import Kept, better
 from simulations.strategies.at_home import local
-from simulations.strategies.meeting import Meeting, States
+from simulations.strategies.meeting import Meeting, States, weighted
 
 MULTIPLES = (1.0, 2.0, 3.0)  # of the mean; the scenario's server learning rates lie in this range
 Weights = Mapping[str, float]
@@ -72,17 +70,6 @@ def fused(meeting: Meeting, weights: Callable[[Platform], Weights]) -> States:
 
 
 def mean(adapters: Mapping[str, Adapter], weights: Weights, multiple: float = 1.0) -> Adapter:
-    """Σ w·adapter / Σ w times a multiple, in double precision; some weight is above 0."""
-    total = sum(weights[name] for name in adapters)
-    first = next(iter(adapters.values()))
-    tensors = {
-        slot: np.asarray(
-            sum(
-                it.tensors[slot].astype(np.float64) * (multiple * weights[name] / total)
-                for name, it in adapters.items()
-            ),
-            np.float32,
-        )
-        for slot in first.tensors
-    }
-    return replace(first, tensors=tensors)
+    """Σ w·adapter / Σ w times a multiple; some weight is above 0."""
+    found = weighted({name: it.tensors for name, it in adapters.items()}, weights, multiple)
+    return replace(next(iter(adapters.values())), tensors=found)

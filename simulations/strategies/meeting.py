@@ -13,7 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clients.platform import Platform
+from shared.adapter import Tensors
 from shared.text import Progress, silent
 from simulations.candidates import Kept
 from simulations.scenario import Scenario
@@ -68,3 +72,29 @@ class Strategy(Protocol):
     def __call__(self, meeting: Meeting) -> States:
         """By platform the state that its validation chose, the untrained one among the offered."""
         ...
+
+
+def weighted(
+    tensors: Mapping[str, Tensors], weights: Mapping[str, float], multiple: float = 1.0
+) -> dict[str, NDArray[np.float32]]:
+    """Σ w·tensors / Σ w times a multiple, by slot, in double precision and in the order of names.
+
+    Of a single platform, once, it is its own to the last bit.
+
+    Args:
+        tensors: by platform; one at least.
+        weights: of each of them; some is above 0.
+        multiple: of the mean.
+    """
+    total = sum(weights[name] for name in tensors)
+    first = next(iter(tensors.values()))
+    return {
+        slot: np.asarray(
+            sum(
+                tensors[name][slot].astype(np.float64) * (multiple * weights[name] / total)
+                for name in sorted(tensors)
+            ),
+            np.float32,
+        )
+        for slot in first
+    }
