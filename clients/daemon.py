@@ -177,12 +177,13 @@ SIMULATED = ("SIMULATED noise, which a seed repeats: nobody is protected by thes
 
 def budget_lines(found: Balance, plan: Plan) -> list[str]:
     """A Balance for people."""
+    left = found.left if found.left >= 1e-4 else 0.0  # what rounding leaves buys nothing
     return [
         f"Plan: noise multiplier {plan.noise_multiplier:.4g}, clip {plan.clip:g}, sampling rate"
         f" {plan.sampling_rate:g}, {plan.steps} steps a round",
         f"data set {found.dataset}, one record a {found.unit}, delta {found.delta:.3g}",
         f"epsilon {found.epsilon:g}: {found.spent:.4g} spent in {found.releases} releases,"
-        f" {found.reserved:.4g} reserved, {found.left:.4g} left",
+        f" {found.reserved:.4g} reserved, {left:.4g} left",
         f"{found.rounds_left} more rounds of the current Plan fit",
     ]
 
@@ -280,7 +281,7 @@ def slate_table(slate: Slate, name: str) -> Table:
             str(place),
             escape(line.text) + (f" [dim]{escape(line.item)}[/]" if line.item != line.text else ""),
             f"{line.score:.2f}",
-            f"{line.learnt:+.2f}",
+            f"{line.learnt:+.2f}" if abs(line.learnt) >= 0.005 else "0",
             f"{escape(reason.text)} [dim]{reason.share:+.2f}[/]",
         )
     return table

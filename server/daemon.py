@@ -18,7 +18,8 @@ from server.commands import release as releasing
 from server.commands import up as serving
 from server.registry import Registry
 from shared import terminal
-from shared.errors import ConfigError
+from shared.catalogue import Catalogue
+from shared.errors import ConfigError, DataError
 from shared.pairs import NEAREST, load_pairs, save_pairs
 from shared.tables.config import ItemTable, load_platform
 from shared.tables.formats import format_of
@@ -122,7 +123,7 @@ def pairs(
         ]
         with terminal.showing() as progress:
             made = listing.listed(
-                [read_catalogue(table) for table in tables],
+                [_items(table) for table in tables],
                 encoder=encoder,
                 nearest=nearest,
                 progress=progress,
@@ -135,6 +136,15 @@ def pairs(
     )
 
 
+def _items(table: ItemTable) -> Catalogue:
+    """The Catalogue of a table whose columns the command line names."""
+    try:
+        return read_catalogue(table)
+    except DataError as fault:
+        todo = "name its columns with --item and --text" if "column" in fault.what else fault.todo
+        raise DataError(fault.what, where=fault.where, todo=todo) from None
+
+
 @cli.command(epilog="Example: atoll-server rounds runs/demo")
 def rounds(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
@@ -142,7 +152,11 @@ def rounds(
     """List the recorded rounds of a run: who replied, who was refused, the adapter's digest."""
     registry = Registry(folder)
     if not registry.rounds():
-        raise ConfigError("holds no recorded rounds", where=folder, todo="name a run's folder")
+        raise ConfigError(
+            "holds no recorded rounds",
+            where=folder,
+            todo="wait until the first is recorded, or name a run's folder",
+        )
     for number in registry.rounds():
         state, report = registry.load(number)
         digest = state.adapter.digest

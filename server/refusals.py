@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import unquote
 
 from server.enrolment import Enrolment
 from shared.audit_log import AuditLog
@@ -85,4 +86,4 @@ class TurnedAway:
 
 def host_of(peer: str) -> str:
     """An address without its port: ipv4:1.2.3.4:5 is 1.2.3.4."""
-    return plain(peer.partition(":")[2].rpartition(":")[0], 60) or "unknown"
+    return plain(unquote(peer).partition(":")[2].rpartition(":")[0], 60) or "unknown"

@@ -82,7 +82,7 @@ def meet(nodes: Nodes, adapter: Adapter, federation: Federation) -> Roster:
     if count < federation.quorum:
         raise RoundError(
             f"{count} of {len(present)} can take part, quorum is {federation.quorum}",
-            todo="see the warnings above, bring more platforms or lower quorum",
+            todo="see what the log says of each, bring more platforms or lower quorum",
         )
     return roster
 

@@ -20,7 +20,9 @@ Named = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder of the run; runs/SCENARIO if left out.", show_default=False),
+    typer.Option(
+        help="Folder of the run; left out, one of its own under runs.", show_default=False
+    ),
 ]
 Data = Annotated[
     Path | None,

@@ -99,14 +99,15 @@ def _summary(metrics: Mapping[str, Any]) -> str:
     for name, platform in metrics["platforms"].items():
         told = verdict(platform)
         sign, colour = _MARKS.get(told.verdict, ("", "muted"))
-        mark = interval_mark(*compared[name], reach) if name in compared else ""
+        mark = interval_mark(*compared[name], reach, colour) if name in compared else ""
         scores = [figure(ndcg(platform, scorer)) for scorer in ("local", "federated")]
         coloured = f'<span class="{colour}">{sign} {text(told.verdict)}</span>'
         change = (text(told.relative), mark, *scores, told.difference, told.ci95, text(told.p))
         rows.append((text(name), coloured, *change, f"{platform['shoppers']:,}"))
     caption = (
         "<b>Federated against local training</b>, NDCG@10 of each shopper's last item. The marks "
-        "show the change and its 95 % interval; the upright line is no change."
+        "show the change and its 95 % interval; the upright line is no change. A verdict goes by "
+        "p, which is Holm's over all comparisons with local here; intervals are not corrected."
     )
     columns = (
         *("platform", "verdict", "change", "its interval", "local", "federated"),

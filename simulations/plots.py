@@ -184,11 +184,12 @@ def cost_by_round(
     return panel(draw, title)
 
 
-def interval_mark(middle: float, ends: tuple[float, float], span: tuple[float, float]) -> str:
+def interval_mark(
+    middle: float, ends: tuple[float, float], span: tuple[float, float], colour: str
+) -> str:
     """A dot and its interval beside the line of no change, for a table's cell of `span` units."""
     scale = 120 / ((span[1] - span[0]) or 1.0)
     zero, dot, low, high = (5 + (value - span[0]) * scale for value in (0.0, middle, *ends))
-    colour = "shared" if ends[0] > 0 else "own" if ends[1] < 0 else "muted"
     return (
         '<svg class="mark" viewBox="0 0 130 24" aria-hidden="true">'
         f'<path class="zero" d="M{zero:.1f} 0V24"/>'

@@ -82,7 +82,7 @@ def prepare(
         progress("making the embedded world", 1, 1)
     configs = tuple(sorted(configs, key=lambda config: config.name))
     # Every table is read before anything is made of one: a bad one leaves nothing behind.
-    rows = [read_platform(config) for config in configs]
+    rows = [_read(config) for config in configs]
     for config, read in zip(configs, rows, strict=True):
         check_use(config, read.histories)
     made = out / "backbone.safetensors"
@@ -117,6 +117,14 @@ def prepare(
         with replacing(files[config.name]) as part:
             part.write_text(dump_platform(config))
     return Ready(tuple(platforms), files, backbone, met, near)
+
+
+def _read(config: PlatformConfig) -> PlatformRows:
+    for table in (config.events, config.items):
+        if not table.path.is_file():
+            todo = "say with --data where the tables lie, or mend its path"
+            raise DataError("no such file", where=table.path, todo=todo)
+    return read_platform(config)
 
 
 def lists(

@@ -138,7 +138,9 @@ def export(
     found = registry.current() if version is None else models.find(registry, version)
     if found is None:
         raise RoundError(
-            "no version is promoted", where=registry.path, todo="promote one, or name one"
+            "no version is promoted",
+            where=registry.path,
+            todo="run atoll-server models promote VERSION --why REASON, or give a version here too",
         )
     tell = audited("exported", home, folder, who=user(), file=str(out.absolute()))
     models.export(registry, found, out, force=force, public=public, tell=tell)

@@ -40,7 +40,7 @@ from shared.signing import signing_key
 
 log = logging.getLogger("atoll.server")
 
-FIRST, LONGEST = 5.0, 300.0  # seconds between two attempts of a run that cannot go on
+FIRST, LONGEST = 5.0, 60.0  # seconds between two attempts of a run that cannot go on
 LOOK = 0.2  # seconds between two looks at who is there
 EXAMPLE = "Example: atoll-server up --home atoll-server"
 

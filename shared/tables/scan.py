@@ -44,7 +44,7 @@ def read_text(table: EventTable | ItemTable) -> tuple[pl.DataFrame, int]:
             fields, no such column, or no rows.
     """
     if not table.path.is_file():
-        todo = "mend its path in the platform's TOML"
+        todo = "mend its path where it is named"
         raise DataError("no such file", where=table.path, todo=todo)
     try:
         frame = _scan(table)

@@ -25,7 +25,7 @@ from simulations.run import with_seed
 from simulations.scenario import Scenario, find_scenario, load_scenario
 from simulations.strategies import telling
 from simulations.strategies.comparison import Sitting, sit, together
-from simulations.strategies.every import chosen
+from simulations.strategies.every import STRATEGIES, chosen
 from simulations.strategies.meeting import Meeting
 from simulations.strategies.page import render_strategies
 from simulations.worlds.specs import default_world
@@ -42,7 +42,10 @@ def strategies(
     ] = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A strategy; may be given again. All if left out; local is always run."),
+        typer.Option(
+            help=f"One of {', '.join(STRATEGIES)}; may be given again. All if left out; local is"
+            " always run."
+        ),
     ] = None,
     threads: Threads = THREADS,
     as_json: AsJson = False,

@@ -67,7 +67,8 @@ def test_a_full_disk_is_no_reason_to_fail_over_who_is_turned_away(tmp_path: Path
     [
         ("ipv4:10.0.0.1:5000", "10.0.0.1"),
         ("ipv6:[::1]:5000", "[::1]"),
-        ("ipv6:%5B::1%5D:5000", "%5B::1%5D"),
+        ("ipv6:%5B::1%5D:5000", "[::1]"),
+        ("ipv4:10.0.0.1%0Aforged:5000", "10.0.0.1 forged"),
         ("", "unknown"),
         ("unix:", "unknown"),
     ],

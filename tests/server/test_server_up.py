@@ -85,7 +85,7 @@ def test_a_run_that_cannot_begin_is_one_line_in_the_audit_log_and_not_one_a_try(
 ) -> None:
     rest = Rest(until=12)
     served(home, rest, monkeypatch)
-    assert rest.rests[:8] == [5, 10, 20, 40, 80, 160, 300, 300]
+    assert rest.rests[:8] == [5, 10, 20, 40, 60, 60, 60, 60]
     assert events(home.path) == ["started", "run ended", "stopped"]
 
 
