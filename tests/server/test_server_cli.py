@@ -76,5 +76,6 @@ def test_rounds_lists_what_was_recorded(
 
 def test_a_folder_without_rounds_is_told(refused: Refused, tmp_path: Path) -> None:
     assert refused(main, "rounds", tmp_path) == (
-        f"{tmp_path}: holds no recorded rounds; wait until the first is recorded, or name a run's folder"
+        f"{tmp_path}: holds no recorded rounds; wait until the first is recorded,"
+        " or name a run's folder"
     )
