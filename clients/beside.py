@@ -82,10 +82,11 @@ def heard(
 
 
 def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
-    """Of a fitted Recall and one that listens to the others, the one to rank with, fitted."""
-    found = joined.fitted(platform.question("validation"))
-    if found.shared is not None:
-        return found
+    """Of a fitted Recall and the same with what the others added, the one to rank with, fitted."""
+    asked = platform.question("validation")
+    if joined.shared is not None:
+        return replace(alone, shared=joined.shared).listening(asked)
+    found = joined.fitted(asked)
     return found if found.held_out > alone.held_out else alone
 
 

@@ -148,11 +148,15 @@ class Recall:
         """
         if not len(asked.contexts):
             return self
-        field = self.field(asked.spaced(SHOPPERS))
-        if self.shared is not None:
-            return replace(self, weighing=listened(field))
-        weighing, held_out = weighed(field)
-        return replace(self, weighing=weighing, held_out=held_out)
+        alone = replace(self, shared=None)
+        weighing, held_out = weighed(alone.field(asked.spaced(SHOPPERS)))
+        found = replace(self, weighing=weighing, held_out=held_out)
+        return found if self.shared is None else found.listening(asked)
+
+    def listening(self, asked: Question) -> Recall:
+        """The same that is fitted, and listens to what is shared as far as it does these good."""
+        weighing = listened(self.field(asked.spaced(SHOPPERS)), self.weighing)
+        return replace(self, weighing=weighing)
 
     def field(self, asked: Question) -> Field:
         """The items that are best by one signal alone, for those whose target is among them."""

@@ -18,6 +18,7 @@ they say surely that it should not, or that another loudness is better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,7 +59,7 @@ class Shares:
 
 
 SILENCE = Shares(similar=0.0, next=0.0, popularity=0.0)  # of own rows
-LEARNT, SILENT = 1.0, 2.0  # standard errors by which learning how loud, or not to listen, is better
+SURELY = 2.0  # standard errors by which one way is better than another
 
 # In this order: the louder a signal may be, the sooner it is settled.
 STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
@@ -92,6 +93,12 @@ class Weighing:
         """The same, not listening to the others."""
         flat = self.flat
         flat[OTHERS] = 0
+        return weighing_of(flat)
+
+    def hearing(self) -> Weighing:
+        """The same, listening to the others as loudly as Shares do by hand."""
+        flat = self.flat
+        flat[OTHERS] = spread(Shares()).flat[OTHERS]
         return weighing_of(flat)
 
 
@@ -145,11 +152,11 @@ class Field:
         said[:, :, OTHERS] = 0
         return replace(self, features=said)
 
-    def surely(self, more: NDArray[np.float64], errors: float) -> bool:
-        """Whether the mean of gains more [Q] is above so many of its standard errors."""
+    def surely(self, more: NDArray[np.float64]) -> bool:
+        """Whether the mean of gains more [Q] is above SURELY of its standard errors."""
         mean = more.sum() / max(self.asked, 1)
         square = (more**2).sum() / max(self.asked, 1)
-        return bool(mean > errors * np.sqrt(max(square - mean**2, 0.0) / max(self.asked, 1)))
+        return bool(mean > SURELY * np.sqrt(max(square - mean**2, 0.0) / max(self.asked, 1)))
 
     def gains(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """[Q] NDCG@10 among the candidates."""
@@ -191,43 +198,52 @@ def weighed(field: Field) -> tuple[Weighing, float]:
     By hand, by Shares that are tried, or refined from them under a ridge: each way is judged on the
     half that it did not see, and the best is fitted to all; of equals the simpler.
     """
-    found, gains = _best(field, field)
-    return found, float(gains.sum() / max(field.asked, 1))
+    halves, way = _best(field)
+    found = _fitted(field, spread(tried(field, Shares())), way)
+    return found, float(_told(halves, field).sum() / max(field.asked, 1))
 
 
-def listened(field: Field) -> Weighing:
+def listened(field: Field, own: Weighing) -> Weighing:
     """The Weighing for these shoppers where the others let something out.
 
-    Own signals are weighed as if nothing had been, and the others' stay as Shares have them by
-    hand, unless on halves that were not fitted to it is surely better to learn of them too, or not
-    to listen.
-    """
-    own = field.silent()
-    found, gains = _best(own, field)
-    learnt, reached = _best(field, field)
-    deaf, alone = _best(own, own)
-    if field.surely(reached - gains, LEARNT):
-        found, gains = learnt, reached
-    return deaf.silent() if field.surely(alone - gains, SILENT) else found
-
-
-def _best(fits: Field, tells: Field) -> tuple[Weighing, NDArray[np.float64]]:
-    """The best way, fitted to all, and its gains [Q] on the half that was not fitted to.
+    Own signals are weighed as they were without the others, and the others' as Shares have them by
+    hand, unless on halves that were not fitted to it is surely better to learn all anew, or not to
+    listen.
 
     Args:
-        fits: what is fitted to.
-        tells: what is judged by: of the same shoppers and candidates.
+        field: with what the others let out.
+        own: what was found for own signals alone.
     """
-    halves, others = (fits.half(0), fits.half(1)), (tells.half(1), tells.half(0))
+    alone, _way = _best(field.silent())
+    heard = _told([it.hearing() for it in alone], field)
+    learnt, way = _best(field)
+    if field.surely(_told([it.silent() for it in alone], field) - heard):
+        return own.silent()
+    if field.surely(_told(learnt, field) - heard):
+        return _fitted(field, spread(tried(field, Shares())), way)
+    return own.hearing()
+
+
+def _best(field: Field) -> tuple[list[Weighing], Way]:
+    """The way that is best on the half not fitted to; what it gave on either half, and which."""
+    halves = field.half(0), field.half(1)
     starts = [spread(tried(half, Shares())) for half in halves]
-    best, most = WAYS[0], np.full(len(fits.target), -1.0)
+    best: tuple[list[Weighing], Way] = [], WAYS[0]
+    most = -1.0
     for way in WAYS:
-        gains = np.zeros(len(fits.target))
-        for place, (half, start, other) in enumerate(zip(halves, starts, others, strict=True)):
-            gains[1 - place :: 2] = other.gains(_fitted(half, start, way).flat)
-        if gains.sum() > most.sum():
-            best, most = way, gains
-    return _fitted(fits, spread(tried(fits, Shares())), best), np.maximum(most, 0.0)
+        found = [_fitted(half, start, way) for half, start in zip(halves, starts, strict=True)]
+        gain = _told(found, field).sum()
+        if gain > most:
+            best, most = (found, way), gain
+    return best
+
+
+def _told(halves: Sequence[Weighing], field: Field) -> NDArray[np.float64]:
+    """[Q] gains of each shopper by what was fitted to the half without them."""
+    gains = np.zeros(len(field.target))
+    for place, found in enumerate(halves):
+        gains[1 - place :: 2] = field.half(1 - place).gains(found.flat)
+    return gains
 
 
 def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:

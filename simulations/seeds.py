@@ -11,6 +11,7 @@ comparisons of the table.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def run_seeds(
     for seed in seeds:
         place = out / f"seed-{seed}"
         there = place / "metrics.json"
+        gc.collect()  # what a seed leaves is large, and held by cycles that are few
         runs.append(_read(there, seed) if resume and there.is_file() else one(seed, place))
     kinds = {(run["scenario"], run["title"], tuple(run["scorers"])) for run in runs}
     if len(kinds) > 1:

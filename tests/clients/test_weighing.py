@@ -128,6 +128,9 @@ def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them()
     assert not deaf.met[last].any()
     assert deaf.liked[1] == 0
     assert np.count_nonzero(deaf.flat == every.flat) == FEATURES - 2 * LAST - 1
+    hand = spread(Shares())
+    np.testing.assert_array_equal(hand.silent().hearing().flat, hand.flat)
+    np.testing.assert_array_equal(every.hearing().silent().flat, deaf.flat)
     several = field(0, shoppers=5, truth={SIMILAR: 1.0, SHARED: 1.0, FEATURES - 1: 1.0})
     left = several.silent().features
     np.testing.assert_array_equal(left[:, :, SIMILAR], several.features[:, :, SIMILAR])
@@ -137,12 +140,13 @@ def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them()
 def test_where_listening_by_hand_is_as_good_it_stays() -> None:
     plain = field(0, shoppers=50, truth={SHARED: 0.5})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    np.testing.assert_array_equal(listened(plain).flat, spread(Shares()).flat)
+    own = weighed(plain.silent())[0].silent()
+    np.testing.assert_array_equal(listened(plain, own).flat, spread(Shares()).flat)
 
 
 def test_what_the_others_let_out_is_learnt_where_that_is_surely_better() -> None:
     seen, unseen = (field(seed, shoppers=800, truth={SHARED_MET: 1.0}) for seed in (0, 1))
-    found = listened(seen)
+    found = listened(seen, spread(Shares()))
     assert found.flat[SHARED_MET] == pytest.approx(1.0, abs=0.2)
     assert unseen.gain(found.flat) > 1.05 * unseen.gain(spread(Shares()).flat)
 
@@ -152,17 +156,19 @@ def test_who_is_surely_led_astray_does_not_listen() -> None:
     rng = np.random.default_rng(1)
     astray.features[:, :, SHARED] = 4 * (rng.random(astray.features.shape[:2]) < 0.3)
     astray.features[np.arange(800), astray.target, SHARED] = 0
-    found = listened(astray)
-    assert found.loud[KINDS.index("shared"), 0] <= 0
+    found = listened(astray, spread(Shares()))
+    np.testing.assert_array_equal(found.flat, spread(Shares()).silent().flat)
 
 
 def test_surely_is_by_standard_errors_of_all_who_were_asked() -> None:
     whole = field(0, shoppers=4, truth={})
-    more = np.array([0.5, 0.5, 0.5, -0.1])
-    error = np.std(more) / 2
-    assert whole.surely(more, 0.99 * more.mean() / error)
-    assert not whole.surely(more, 1.01 * more.mean() / error)
-    assert not whole.surely(np.zeros(4), 1.0)
+    spread_out = np.array([0.3, -0.3, 0.3, -0.3])
+    error = spread_out.std() / 2
+    assert whole.surely(spread_out + 2.01 * error)
+    assert not whole.surely(spread_out + 1.99 * error)
+    assert not whole.surely(np.zeros(4))
+    few = replace(whole, asked=400)  # the others gained nothing
+    assert not few.surely(np.array([0.5, 0.5, 0.5, -0.1]))
 
 
 def test_the_same_field_gives_the_same_weighing() -> None:
