@@ -147,8 +147,9 @@ def _figures(metrics: Mapping[str, Any]) -> Iterable[str]:
     yield panels(
         "Round by round",
         "Validation NDCG@10 of the shared Adapter without any memory; round 0 is untrained (broken "
-        'line). The ring is the round that was kept. <span class="own">✕</span> the reply was '
-        "refused, ○ none came. Each platform has its own scale.",
+        "line). The ring is the round that was kept, by what it reached with memory. "
+        '<span class="own">✕</span> the reply was refused, ○ none came. Each platform has its own '
+        "scale.",
         {name: validation_by_round(name, rounds, kept_round(platforms[name])) for name in seen},
     )
     yield _refusals(rounds)
