@@ -7,6 +7,7 @@ import pytest
 
 from clients.memory import DECAY, LAST
 from clients.weighing import (
+    BELIEF,
     FEATURES,
     KINDS,
     SILENCE,
@@ -144,14 +145,14 @@ def test_where_listening_by_hand_is_as_good_it_stays() -> None:
     np.testing.assert_array_equal(listened(plain, own).flat, spread(Shares()).flat)
 
 
-def test_what_the_others_let_out_is_learnt_where_that_is_surely_better() -> None:
+def test_what_the_others_let_out_is_learnt_where_that_persuades() -> None:
     seen, unseen = (field(seed, shoppers=800, truth={SHARED_MET: 1.0}) for seed in (0, 1))
     found = listened(seen, spread(Shares()))
     assert found.flat[SHARED_MET] == pytest.approx(1.0, abs=0.2)
     assert unseen.gain(found.flat) > 1.05 * unseen.gain(spread(Shares()).flat)
 
 
-def test_who_is_surely_led_astray_does_not_listen() -> None:
+def test_who_is_led_astray_does_not_listen() -> None:
     astray = field(0, shoppers=800, truth={})
     rng = np.random.default_rng(1)
     astray.features[:, :, SHARED] = 4 * (rng.random(astray.features.shape[:2]) < 0.3)
@@ -160,15 +161,21 @@ def test_who_is_surely_led_astray_does_not_listen() -> None:
     np.testing.assert_array_equal(found.flat, spread(Shares()).silent().flat)
 
 
-def test_surely_is_by_standard_errors_of_all_who_were_asked() -> None:
+@pytest.mark.parametrize(("shoppers", "errors"), [(16, 19.5), (1600, 1.95), (160000, 0.195)])
+def test_the_more_shoppers_the_less_sure_each_error_must_be(shoppers: int, errors: float) -> None:
+    whole = replace(field(0, shoppers=4, truth={}), asked=shoppers)
+    deviation = 0.78 * BELIEF * 100
+    more = np.tile([deviation, -deviation], shoppers // 2)
+    error = deviation / np.sqrt(shoppers)
+    assert whole.persuades(more + 1.01 * errors * error)
+    assert not whole.persuades(more + 0.99 * errors * error)
+
+
+def test_nothing_more_and_the_gain_of_a_few_among_many_persuade_nobody() -> None:
     whole = field(0, shoppers=4, truth={})
-    spread_out = np.array([0.3, -0.3, 0.3, -0.3])
-    error = spread_out.std() / 2
-    assert whole.surely(spread_out + 2.01 * error)
-    assert not whole.surely(spread_out + 1.99 * error)
-    assert not whole.surely(np.zeros(4))
-    few = replace(whole, asked=400)  # the others gained nothing
-    assert not few.surely(np.array([0.5, 0.5, 0.5, -0.1]))
+    assert not whole.persuades(np.zeros(4))
+    assert whole.persuades(np.full(4, 0.001))  # all alike
+    assert not replace(whole, asked=400).persuades(np.array([0.5, -0.4, 0.3, -0.1]))
 
 
 def test_the_same_field_gives_the_same_weighing() -> None:
