@@ -154,7 +154,13 @@ class Recall:
         return found if self.shared is None else found.listening(asked)
 
     def listening(self, asked: Question) -> Recall:
-        """The same that is fitted, and listens to what is shared as far as it does these good."""
+        """The same, its own signals weighed before, listening to what is shared.
+
+        Args:
+            asked: of the validation part, as for `fitted`; where nobody is asked it listens.
+        """
+        if not len(asked.contexts):
+            return replace(self, weighing=self.weighing.hearing())
         weighing = listened(self.field(asked.spaced(SHOPPERS)), self.weighing)
         return replace(self, weighing=weighing)
 
