@@ -33,6 +33,7 @@ STEPS = 200  # of expectation maximisation
 SMALLEST = 0.1  # of those values
 FAR = 12.0  # a sum from here on is taken for what it is
 BEYOND = 4.0  # how much larger than FAR a sum below it may have been
+SEEN = 2.0  # by which the mean of all sums is above its own noise, if anything is to be believed
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def posterior_mean(sums: NDArray[np.float64], noise: float) -> NDArray[np.float6
     | none | none |
     | noise 0 | themselves, those below 0 as 0 |
     | far above the noise | themselves |
-    | nothing but noise | near 0 |
+    | nothing but noise, by their mean | 0 |
 
     Args:
         sums: [K] with independent Gaussian noise.
@@ -104,6 +105,10 @@ def posterior_mean(sums: NDArray[np.float64], noise: float) -> NDArray[np.float6
     """
     if not len(sums) or noise <= 0:
         return np.maximum(sums, 0.0)
+    # What is summed is never below 0. A few sums of nothing but noise would find their outliers a
+    # prior of their own, and noise may be larger by far than anything that was ever summed.
+    if sums.mean() <= SEEN * noise / np.sqrt(len(sums)):
+        return np.zeros_like(sums)
     scaled = sums / noise
     near = scaled < FAR
     if not near.any():

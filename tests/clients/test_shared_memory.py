@@ -214,7 +214,7 @@ def test_the_same_sum_is_believed_sooner_of_kin_than_of_strangers() -> None:
     here = Places(pairs, {name: at for at, name in enumerate(items)})
     together = others(adapter, here, own=None, weight=1.0).together.toarray()
     near, far = together[pairs.left[watched], pairs.right[watched]]
-    assert near > 2 > 0.5 > far > 0
+    assert near > 2 > 0.5 > far >= 0
 
 
 def test_sums_over_another_list_or_of_another_task_are_refused() -> None:
@@ -287,3 +287,12 @@ def test_in_another_unit_the_mean_is_the_same(unit: float) -> None:
     _true, sums = mixture([5.0, 12.0], zeros=500)
     found = posterior_mean(sums, 1.0)
     np.testing.assert_allclose(posterior_mean(unit * sums, unit), unit * found, rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [5, 50, 5000])
+def test_where_all_is_noise_nothing_is_believed_however_large_it_is(count: int) -> None:
+    rng = np.random.default_rng(count)
+    noise = rng.normal(0, 300.0, count)
+    assert not posterior_mean(noise - noise.mean(), 300.0).any()
+    seen = noise - noise.mean() + 2.1 * 300 / np.sqrt(count)
+    assert posterior_mean(seen, 300.0).any()
