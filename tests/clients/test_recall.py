@@ -286,14 +286,6 @@ def test_where_nobody_is_asked_it_is_the_same_object() -> None:
     assert recall.fitted(Question(histories([]), np.zeros(0, np.int32))) is recall
 
 
-def test_where_nobody_is_asked_it_listens_by_hand() -> None:
-    recall = replace(WORLDS["shared"], weighing=spread(SILENCE).silent())
-    nobody = Question(histories([]), np.zeros(0, np.int32))
-    found = recall.listening(nobody)
-    np.testing.assert_array_equal(found.weighing.flat, spread(SILENCE).flat)
-    assert replace(found, weighing=recall.weighing) == recall
-
-
 def test_of_many_shoppers_evenly_spaced_ones_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     recall = WORLDS["own"]
     monkeypatch.setattr("clients.recall.SHOPPERS", 9)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clients.memory import DECAY, LAST
+from clients.recall import Recall
 from clients.weighing import (
     BELIEF,
     FEATURES,
@@ -19,6 +21,7 @@ from clients.weighing import (
     weighed,
     weighing_of,
 )
+from shared.events import Question, from_lists
 
 SIMILAR = KINDS.index("similar") * LAST + 1  # the latest event's, among the features
 SHARED = KINDS.index("shared") * LAST + 1
@@ -176,6 +179,13 @@ def test_nothing_more_and_the_gain_of_a_few_among_many_persuade_nobody() -> None
     assert not whole.persuades(np.zeros(4))
     assert whole.persuades(np.full(4, 0.001))  # all alike
     assert not replace(whole, asked=400).persuades(np.array([0.5, -0.4, 0.3, -0.1]))
+
+
+def test_where_nobody_is_asked_a_platform_listens_by_hand() -> None:
+    nothing: Any = None  # neither prior nor signals are asked
+    deaf = Recall(nothing, nothing, 6.0, spread(SILENCE).silent(), shared=nothing)
+    nobody = Question(from_lists([], ()), np.zeros(0, np.int32))
+    np.testing.assert_array_equal(deaf.listening(nobody).weighing.flat, spread(SILENCE).flat)
 
 
 def test_the_same_field_gives_the_same_weighing() -> None:
