@@ -130,7 +130,8 @@ def remembered(platform: Platform, sums: Path | None) -> Recall:
         told, _signature = manifest.read(manifest.beside(sums))
         run = told.run if platform.config.name in told.participants else None
         joined = heard(platform, alone, state, run=run)
-    place, key = settled.place_of(platform), settled.key_of(platform, sums)
+    place = settled.place_of(platform)
+    key = settled.key_of(platform, sums) if place else ""
     before = settled.kept(place, key) if place else None
     if before is not None:
         found = replace(joined if before.joined else alone, weighing=before.weighing)

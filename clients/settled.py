@@ -2,8 +2,9 @@
 
     rows, backbone, sums ─key→ as in the file: what was settled      not so: found, and kept there
 
-One file a platform: rows that change, an erasure among them, leave nothing of what was settled by
-the old ones. It tells of shoppers' rows, so only its owner may read it.
+One file a platform: after rows change, an erasure among them, the next recommendation puts its own
+in the place of what was settled by the old ones. It tells of shoppers' rows, so only its owner may
+read it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def key_of(platform: Platform, sums: Path | None) -> str:
     parts += [histories.items.tobytes(), histories.offsets.tobytes()]
     if sums is not None:
         parts += [sums.read_bytes(), manifest.beside(sums).read_bytes()]
+        parts.append(repr(platform.config.weight).encode())  # by which its own part is taken out
     return hashlib.sha256(b"".join(hashlib.sha256(it).digest() for it in parts)).hexdigest()
 
 

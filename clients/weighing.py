@@ -222,9 +222,9 @@ def listened(field: Field, own: Weighing) -> Weighing:
     """
     alone, _way = _best(field.silent())
     heard = _told([it.hearing() for it in alone], field)
-    learnt, way = _best(field)
     if field.persuades(_told([it.silent() for it in alone], field) - heard):
         return own.silent()
+    learnt, way = _best(field)
     if field.persuades(_told(learnt, field) - heard):
         return _fitted(field, spread(tried(field, Shares())), way)
     return own.hearing()

@@ -71,6 +71,9 @@ def test_the_key_is_of_rows_and_sums(shop: Platform, tmp_path: Path) -> None:
     manifest.beside(sums).write_bytes(b"{}")
     with_sums = key_of(shop, sums)
     assert with_sums != key
+    heavier = replace(shop, config=replace(shop.config, weight=shop.config.weight + 1))
+    assert key_of(heavier, sums) != with_sums
+    assert key_of(heavier, None) == key
     manifest.beside(sums).write_bytes(b"{ }")
     assert key_of(shop, sums) not in (key, with_sums)
 
