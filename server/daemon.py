@@ -19,7 +19,7 @@ from server.commands import up as serving
 from server.registry import Registry
 from shared import terminal
 from shared.catalogue import Catalogue
-from shared.errors import ConfigError, DataError
+from shared.errors import ColumnError, ConfigError
 from shared.pairs import NEAREST, load_pairs, save_pairs
 from shared.tables.config import ItemTable, load_platform
 from shared.tables.formats import format_of
@@ -140,9 +140,9 @@ def _items(table: ItemTable) -> Catalogue:
     """The Catalogue of a table whose columns the command line names."""
     try:
         return read_catalogue(table)
-    except DataError as fault:
-        todo = "name its columns with --item and --text" if "column" in fault.what else fault.todo
-        raise DataError(fault.what, where=fault.where, todo=todo) from None
+    except ColumnError as fault:
+        todo = "name its columns with --item and --text"
+        raise ColumnError(fault.what, where=fault.where, todo=todo) from None
 
 
 @cli.command(epilog="Example: atoll-server rounds runs/demo")

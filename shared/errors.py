@@ -73,6 +73,10 @@ class DataError(AtollError):
     """A table, row, History or Catalogue cannot be used."""
 
 
+class ColumnError(DataError):
+    """A table lacks a column, or has one that does not hold one value a row."""
+
+
 class PairsError(AtollError):
     """A list of pairs is missing, damaged, or not the one that was named."""
 

@@ -64,8 +64,11 @@ def figure(value: object, form: str = ".4f") -> str:
 
 
 def percent(value: object) -> str:
-    """A fraction as a signed percentage."""
-    return figure(number(value) * 100, "+.1f") + ("" if math.isnan(number(value)) else " %")
+    """A fraction as a signed percentage, of 100 and more without a digit after the point."""
+    known = 100 * number(value)
+    return figure(known, "+.0f" if abs(known) >= 100 else "+.1f") + (
+        "" if math.isnan(known) else " %"
+    )
 
 
 def span(ends: object, form: str = ".4f") -> str:

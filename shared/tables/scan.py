@@ -20,7 +20,7 @@ from typing import TextIO
 
 import polars as pl
 
-from shared.errors import DataError
+from shared.errors import ColumnError, DataError
 from shared.tables.config import EventTable, ItemTable
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -41,7 +41,8 @@ def read_text(table: EventTable | ItemTable) -> tuple[pl.DataFrame, int]:
 
     Raises:
         DataError: no such file, not in its format, not UTF-8, cut short, a row with too many
-            fields, no such column, or no rows.
+            fields, or no rows.
+        ColumnError: no such column, or one of lists.
     """
     if not table.path.is_file():
         todo = "mend its path where it is named"
@@ -87,22 +88,22 @@ def _text(column: str, kind: pl.DataType) -> pl.Expr:
     return pl.when(~read.str.to_lowercase().is_in(MISSING)).then(read)
 
 
-def _unfit(table: EventTable | ItemTable, role: str, kinds: pl.Schema) -> DataError:
+def _unfit(table: EventTable | ItemTable, role: str, kinds: pl.Schema) -> ColumnError:
     """A mapped column that is missing, or that holds lists."""
     column = table.columns[role]
     todo = f"mend columns.{role} in the platform's TOML"
     if column in kinds:
         what = f"column {column!r} holds {kinds[column]}, not one value a row"
-        return DataError(what, where=table.path, todo=todo)
+        return ColumnError(what, where=table.path, todo=todo)
     if any(_DATA_LIKE.search(name) for name in kinds):
         # To list these could quote the first row, and with it a shopper.
         what = f"no column {column!r}: the first row is data or not UTF-8"
-        return DataError(what, where=table.path, todo="name the columns there")
+        return ColumnError(what, where=table.path, todo="name the columns there")
     near = get_close_matches(column, kinds, n=1)
     nearest = f", nearest {near[0]!r}" if near else ""
     there = ", ".join(list(kinds)[:MAX_LISTED]) + (", …" if len(kinds) > MAX_LISTED else "")
     what = f"no column {column!r}{nearest}; the columns are {there}"
-    return DataError(what, where=table.path, todo=todo)
+    return ColumnError(what, where=table.path, todo=todo)
 
 
 def _empty(table: EventTable | ItemTable) -> DataError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from shared.metrics import CONFIDENCE
+from simulations.findings import percent
 from simulations.planning.joining import ASKING, MOST, Asked, Point, divided
 
 NO_NOISE = "no noise"
@@ -39,12 +40,6 @@ def starts(line: Sequence[Point]) -> Point | None:
             break
         first = point
     return first
-
-
-def percent(value: float) -> str:
-    """A signed share in per cent, with as many digits as it deserves."""
-    shown = f"{100 * abs(value):.0f}" if abs(value) >= 1 else f"{100 * abs(value):.1f}"
-    return f"{'−' if value < 0 else '+'}{shown} %"
 
 
 def told(points: Sequence[Point], asked: Asked) -> list[str]:

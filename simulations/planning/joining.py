@@ -107,13 +107,14 @@ def measure(
         whole: the table that all shoppers are drawn from.
         places: the public list of pairs.
         asked: what is to be measured.
-        progress: called after each federation.
+        progress: called after each budget of each federation.
 
     Raises:
         DataError: alone, not one shopper's next item was among the first ten.
     """
-    done, total = 0, len(asked.cases) * asked.draws
-    progress("federations", done, total)
+    budgets = 1 + len(asked.epsilons)
+    done, total = 0, len(asked.cases) * asked.draws * budgets
+    progress("federations by budget", done, total)
     found: dict[Case, list[Point]] = {}
     # The same shoppers ask in every federation of a size of theirs, so alone they are asked once.
     for _mine, cases in groupby(sorted(asked.cases, key=_by_mine), _by_mine):
@@ -126,8 +127,8 @@ def measure(
             for case in group:
                 for epsilon, recall in _joined(whole, places, asking, case, asked, draw=draw):
                     reached[case, epsilon].append(asking.told(recall))
-                done += 1
-                progress("federations", done, total)
+                    done += 1
+                    progress("federations by budget", done, total)
         for case in group:
             found[case] = [
                 point_of(case, epsilon, base, reached[case, epsilon])

@@ -11,8 +11,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from simulations.findings import percent
 from simulations.html import document, listing, panels, table, text
-from simulations.planning.findings import by_case, kinds, label, line, lines, percent, told
+from simulations.planning.findings import by_case, kinds, label, line, lines, told
 from simulations.planning.joining import Asked, Point
 from simulations.plots import FOURTH, INK, MUTED, OWN, SHARED, THIRD, panel
 
