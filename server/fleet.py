@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,7 @@ class Fleet(FleetServicer):
         super().__init__(states, states.objectstore_factory, enable_supernode_auth=True)
         self.name_of, self.counter = name_of, counter
         self.known = threading.Lock()
+        self.begun = defaultdict[int, int](int)  # how often each node began
 
     def ActivateNode(  # noqa: N802 (Flower's name)
         self, request: ActivateNodeRequest, context: grpc.ServicerContext
@@ -94,6 +96,8 @@ class Fleet(FleetServicer):
             response = ActivateNodeResponse(node_id=found[0].node_id)
         else:
             response = super().ActivateNode(request, context)
+        with self.known:
+            self.begun[response.node_id] += 1
         self.counter.returned.put((response.node_id, began))
         self.counter.answered.ring()
         return response
@@ -101,13 +105,24 @@ class Fleet(FleetServicer):
     def PullMessages(  # noqa: N802
         self, request: PullMessagesRequest, context: grpc.ServicerContext
     ) -> PullMessagesResponse:
-        """A Message for this node as soon as there is one; none after HOLD seconds."""
-        until = time.monotonic() + HOLD
+        """A Message for this node as soon as there is one; none after HOLD seconds.
+
+        A node that was cut off and has come back asks anew, while its old question may be held yet:
+        that one must not take what is meant for the new.
+        """
+        node, until = request.node.node_id, time.monotonic() + HOLD
+        begun = self.begun[node]
         while True:
             rung = self.counter.asked.count()
+            if self.begun[node] != begun or not context.is_active():
+                return PullMessagesResponse()
             response = super().PullMessages(request, context)
             if response.messages_list:
-                return response
+                if self.begun[node] == begun:
+                    return response
+                self.counter.returned.put((node, time.monotonic()))  # it is asked again
+                self.counter.answered.ring()
+                return PullMessagesResponse()
             while (left := until - time.monotonic()) > 0 and context.is_active():
                 if self.name_of(key_of(context)) is None:
                     context.abort(grpc.StatusCode.UNAUTHENTICATED, "not enrolled here, or evicted")

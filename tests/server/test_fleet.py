@@ -1,0 +1,92 @@
+"""Who hears a request when a platform has come back before its old question was ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.link import CALL, Link, linked
+from simulations.lagoon import BUNDLE, Lagoon, ask, echo, here
+
+
+@pytest.fixture
+def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    made = Lagoon(tmp_path)
+    yield made
+    made.end()
+
+
+class Looks:
+    """Each time that a question looks for a request, the second only when it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.second, self.count = threading.Semaphore(0), threading.Event(), 0
+        pull = FleetServicer.PullMessages
+
+        def look(fleet: FleetServicer, *call: Any) -> PullMessagesResponse:
+            self.count += 1
+            self.begun.release()
+            if self.count == 2:
+                self.second.wait(20)
+            return pull(fleet, *call)
+
+        monkeypatch.setattr(FleetServicer, "PullMessages", look)
+
+    def wait(self, times: int) -> None:
+        for _ in range(times):
+            assert self.begun.acquire(timeout=10)
+
+
+def question(link: Link) -> Any:
+    return link.held.PullMessages.future(PullMessagesRequest(node=link.node), timeout=CALL)
+
+
+def test_a_question_of_before_a_platform_came_back_takes_no_request(
+    lagoon: Lagoon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its network breaks: the old connection ends long after the new one began."""
+    looks = Looks(monkeypatch)
+    looks.second.set()
+    with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as old:
+        held = [question(old) for _ in range(4)]
+        looks.wait(4)
+        lagoon.node("a", echo)
+        here(lagoon, "a")
+        with lagoon.link.run(BUNDLE, {}) as (grid, _context):
+            for _ in range(3):
+                assert len(ask(grid, timeout=10.0)) == 1
+        for it in held:
+            assert not it.result(CALL).messages_list
+
+
+def test_what_an_old_question_takes_in_the_moment_of_coming_back_is_asked_again(
+    lagoon: Lagoon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch)
+    with (
+        linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as old,
+        lagoon.link.run(BUNDLE, {}) as (grid, _context),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        held = question(old)
+        looks.wait(1)
+        asking = pool.submit(ask, grid)
+        looks.wait(1)  # it has seen nobody come back, and is about to take what there is
+        rung = grid.counter.asked.count()
+        with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as new:
+            grid.counter.asked.wait(rung, 10)  # now that is for the new one
+            looks.second.set()
+            assert not held.result(CALL).messages_list
+            while not asking.done():
+                if (message := new.receive(asking.done)) is not None:
+                    echo(new, message)
+        assert len(asking.result(1)) == 1
