@@ -1,7 +1,7 @@
 """The prior beside what a platform remembers and what others let it know, added up.
 
     prior + scale · Σ over the last items h of (own pairs + shared pairs + words)[h, i]
-          + scale · popularity[i]  → scores [B, N]
+          + scale · (popularity[i] + how popular i was lately)  → scores [B, N]
     validation part ─fitted→ Weighing: how loudly each speaks, chosen at home
 
 A platform of 600 shoppers remembers little, and should listen to itself less than one of 20,000. So
@@ -95,7 +95,7 @@ class Recall:
         if self.weighing.words.any():
             words = self.signals.texts.words
             known = known + (aged(self.weighing.words) @ words[speaks]) @ words.T
-        told = known.toarray() + self.liked
+        told = known.toarray() + self.liked(contexts)
         return np.asarray(self.prior.scores(contexts) + self.scale * told, np.float32)
 
     @cached_property
@@ -106,12 +106,14 @@ class Recall:
             pairs["shared"] = self.shared.together
         return tuple((KINDS.index(name), it) for name, it in pairs.items())
 
-    @cached_property
-    def liked(self) -> NDArray[np.float32]:
-        """[N] what an item has for being popular."""
-        found = self.weighing.liked[0] * self.memory.popularity
+    def liked(self, contexts: Histories) -> NDArray[np.float32]:
+        """[B, N] what an item has for being popular; [1, N] where it is the same for all."""
+        ever, lately, others = self.weighing.liked
+        found = ever * self.memory.popularity[None]
+        if lately:
+            found = found + lately * self.memory.lately(contexts)
         if self.shared is not None:
-            found = found + self.weighing.liked[1] * self.shared.popularity
+            found = found + others * self.shared.popularity
         return np.asarray(found, np.float32)
 
     def said(
@@ -227,7 +229,9 @@ class Recall:
         words = self.signals.texts.words
         values = _alike(words, rows, columns) * there[:, :, None]
         found[:, :, 1 + 2 * size : 1 + 2 * size + LAST] = values.swapaxes(1, 2)
-        found[:, :, -2] = self.memory.popularity[items]
+        found[:, :, -3] = self.memory.popularity[items]
+        if self.memory.daily.nnz:
+            found[:, :, -2] = np.take_along_axis(self.memory.lately(contexts), items, axis=1)
         if self.shared is not None:
             found[:, :, -1] = self.shared.popularity[items]
         return found

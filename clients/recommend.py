@@ -129,7 +129,9 @@ def recommend(
         together, words = beside.said(recent, best)
         alike = alike + words
     shares = alike + together
-    popular = np.zeros(len(best)) if beside is None else beside.scale * beside.liked[best]
+    popular = np.zeros(len(best))
+    if beside is not None:
+        popular = beside.scale * beside.liked(contexts)[0, best]
     lines = []
     for column, place in enumerate(best):
         reasons = [

@@ -23,7 +23,7 @@ from clients.weighing import FEATURES, Weighing, weighing_of
 from shared import manifest
 from shared.files import made_folder, replacing
 
-RULE = "weighing/1"  # of how it is found; another one finds it anew
+RULE = "weighing/2"  # of how it is found; another one finds it anew
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def key_of(platform: Platform, sums: Path | None) -> str:
     """Of everything that decides how a platform weighs: SHA-256, in hexadecimal."""
     histories = platform.rows.histories
     parts = [RULE.encode(), platform.digest.encode(), platform.rows.catalogue.digest.encode()]
-    parts += [histories.items.tobytes(), histories.offsets.tobytes()]
+    columns = (histories.items, histories.offsets, histories.days)
+    parts += [b"" if it is None else it.tobytes() for it in columns]
     if sums is not None:
         parts += [sums.read_bytes(), manifest.beside(sums).read_bytes()]
         parts.append(repr(platform.config.weight).encode())  # by which its own part is taken out

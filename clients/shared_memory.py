@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from clients.memory import Memory, Weights
+from clients.memory import Memory, Weights, undated
 from clients.sums import Places
 from shared.adapter import Adapter, Tensors
 from shared.tasks import co_visitation as task
@@ -163,4 +163,4 @@ def _memory(sums: Tensors | dict[str, NDArray[np.float64]], places: Places) -> M
     together = sparse.csr_array(together)
     for counts in (together, following):
         counts.eliminate_zeros()
-    return Memory(together, following, rows)
+    return Memory(together, following, rows, undated(count))

@@ -47,6 +47,7 @@ class Shares:
         similar: of own co-visitation.
         next: of what came next in own rows.
         popularity: of log(1 + own rows).
+        lately: of log(1 + own rows of the last weeks), where the table has times.
         shared: of the others' co-visitation.
         shared_popularity: of the others' popularity.
     """
@@ -54,6 +55,7 @@ class Shares:
     similar: float = 2.0
     next: float = 2.0
     popularity: float = 0.02
+    lately: float = 0.0
     shared: float = 0.5
     shared_popularity: float = 0.04
 
@@ -67,6 +69,7 @@ BELIEF = 0.003
 STEPS: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
     (("similar", "next"), (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0)),
     (("popularity",), (0.0, 0.01, 0.02, 0.04)),
+    (("lately",), (0.0, 0.02, 0.04, 0.08)),
 )
 
 
@@ -78,7 +81,7 @@ class Weighing:
         loud: [K, L] times the value of a pair, by kind and by events since its first item.
         met: [K, L] for a pair that has any value; of `shared` that is to be in the public list.
         words: [L] times the words that two titles share.
-        liked: [2] times own and the others' popularity.
+        liked: [3] times own popularity, that of the last weeks, and the others'.
     """
 
     loud: NDArray[np.float64]
@@ -104,7 +107,7 @@ class Weighing:
         return weighing_of(flat)
 
 
-FEATURES = 1 + 2 * len(KINDS) * LAST + LAST + 2
+FEATURES = 1 + 2 * len(KINDS) * LAST + LAST + 3
 _LOUD = 1 + len(KINDS) * LAST  # where `met` begins
 # Features that come from the others, whose kind is the last.
 OTHERS = np.r_[_LOUD - LAST : _LOUD, 2 * _LOUD - 1 - LAST : 2 * _LOUD - 1, FEATURES - 1]
@@ -115,7 +118,7 @@ def spread(shares: Shares) -> Weighing:
     loud = np.zeros((len(KINDS), LAST))
     for kind in ("similar", "next", "shared"):
         loud[KINDS.index(kind)] = getattr(shares, kind) * DECAY ** np.arange(LAST)
-    liked = np.array([shares.popularity, shares.shared_popularity])
+    liked = np.array([shares.popularity, shares.lately, shares.shared_popularity])
     return Weighing(loud, np.zeros_like(loud), np.zeros(LAST), liked)
 
 

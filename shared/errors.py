@@ -3,6 +3,7 @@
     AtollError
     ├── ConfigError      a TOML file, a key or an option
     ├── DataError        a table, a row, a History or a Catalogue
+    │   └── ColumnError  a column that a table lacks, or that holds lists
     ├── PairsError       a list of pairs
     ├── BackboneError    a text encoder or a backbone file
     ├── AdapterError     an adapter file or its tensors
@@ -32,6 +33,7 @@ __all__ = [
     "BackboneError",
     "BudgetError",
     "BundleError",
+    "ColumnError",
     "ConfigError",
     "DataError",
     "HoursError",

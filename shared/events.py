@@ -4,6 +4,7 @@ Events are columns (polars), because platforms have many. A History is one shopp
 order and the unit of privacy; Histories holds all of a platform's, flat:
 
     items    [E]    catalogue position of each event's item
+    days     [E]    the day of each event, where the platform knows times
     offsets  [S+1]  History s is items[offsets[s] : offsets[s+1]]
 """
 
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 from shared.catalogue import Catalogue
 from shared.errors import DataError
 
-# One row of a platform. `order` sorts a shopper's events: seconds since 1970 where the platform
-# knows times, else a position. `kind` and `value` may be null.
+# One row of a platform. `order` sorts a shopper's events: a position, or else seconds since 1970.
+# `day`, since 1970 in UTC, is null where the platform gives no times; `kind` and `value` may be.
 EVENT_SCHEMA: dict[str, type[pl.DataType]] = {
     "shopper": pl.String,
     "item": pl.String,
     "order": pl.Float64,
+    "day": pl.Int32,
     "kind": pl.String,
     "value": pl.Float64,
 }
@@ -42,11 +44,13 @@ class Histories:
         shoppers: [S] the platform's own identifiers; they never leave it.
         items: [E] int32 catalogue positions, each History's in time order.
         offsets: [S+1] int64.
+        days: [E] int32 since 1970; None where they are not known.
     """
 
     shoppers: tuple[str, ...]
     items: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    days: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -61,16 +65,26 @@ class Histories:
 
     def take(self, indices: NDArray[np.int64]) -> Histories:
         """The Histories at these positions, in this order."""
-        return from_lists([self[int(i)] for i in indices], tuple(self.shoppers[i] for i in indices))
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        begin = np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths)
+        event = np.arange(len(begin)) + begin
+        days = None if self.days is None else self.days[event]
+        shoppers = tuple(self.shoppers[i] for i in indices)
+        return Histories(shoppers, self.items[event], offsets, days)
+
+    def only(self, kept: NDArray[np.bool_]) -> Histories:
+        """Every History with those of its events [E] that are kept."""
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64)
+        days = None if self.days is None else self.days[kept]
+        return Histories(self.shoppers, self.items[kept], offsets, days)
 
     def without_last(self, count: int) -> Histories:
         """Every History less its last `count` events; each must be longer than that."""
         self._longer_than(count)
         lengths = self.lengths
         place = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
-        kept = place < np.repeat(lengths - count, lengths)
-        offsets = np.concatenate([[0], np.cumsum(lengths - count)]).astype(np.int64)
-        return Histories(self.shoppers, self.items[kept], offsets)
+        return self.only(place < np.repeat(lengths - count, lengths))
 
     def _longer_than(self, count: int) -> None:
         shortest = int(self.lengths.min(initial=count + 1))
@@ -87,7 +101,7 @@ class Histories:
 
 
 def from_lists(rows: list[NDArray[np.int32]], shoppers: tuple[str, ...]) -> Histories:
-    """Histories out of one array of catalogue positions per shopper."""
+    """Histories out of one array of catalogue positions per shopper, whose days are not known."""
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     items = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
     return Histories(shoppers, items, offsets)
@@ -100,6 +114,7 @@ def group(events: pl.DataFrame, catalogue: Catalogue, *, min_length: int = MIN_L
         events: columns EVENT_SCHEMA. Events of one shopper with equal `order` keep the order of
             their item's name, so that the result does not depend on the order of the rows.
         catalogue: events of items it lacks are left out (the reader counts and reports them).
+            Days are kept if every event has one.
         min_length: Histories shorter than this are left out.
     """
     position = pl.DataFrame(
@@ -109,13 +124,15 @@ def group(events: pl.DataFrame, catalogue: Catalogue, *, min_length: int = MIN_L
     known = events.join(position, on="item", how="inner").sort("shopper", "order", "item")
     rows = (
         known.group_by("shopper", maintain_order=True)
-        .agg(pl.col("position"))
+        .agg("position", "day")
         .filter(pl.col("position").list.len() >= min_length)
     )
     lengths = rows["position"].list.len().to_numpy().astype(np.int64)
     items = rows["position"].explode().drop_nulls().to_numpy().astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Histories(tuple(rows["shopper"].to_list()), items, offsets)
+    days = rows["day"].explode().drop_nulls().to_numpy().astype(np.int32)
+    known_days = days if len(days) == len(items) else None
+    return Histories(tuple(rows["shopper"].to_list()), items, offsets, known_days)
 
 
 def training_part(histories: Histories) -> Histories:

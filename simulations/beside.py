@@ -16,7 +16,7 @@ from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
 from server.registry import Registry
-from shared.events import Histories, from_lists
+from shared.events import Histories
 from shared.tables.config import PlatformConfig
 
 
@@ -68,5 +68,5 @@ def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:
         histories: over the one.
         place: of each of its items in the other; -1 where it is not there.
     """
-    rows = [place[histories[index]] for index in range(len(histories))]
-    return from_lists([row[row >= 0] for row in rows], histories.shoppers)
+    there = histories.only(place[histories.items] >= 0)
+    return replace(there, items=place[there.items])

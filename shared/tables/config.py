@@ -7,7 +7,7 @@
     [events]
     path = "interactions.tsv.gz"   # relative to this file
     format = "tsv"                 # csv, tsv, parquet or jsonl; left out, the path's suffix says it
-    columns = { shopper = "user", item = "item", order = "pos" }  # or time; optional kind, value
+    columns = { shopper = "user", item = "item", order = "pos" }  # or time, or both; kind, value
     min_length = 3                 # events a History needs
     limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
     part = [0.0, 0.6]              # optional: keep only shoppers whose hash is in this part
@@ -79,7 +79,8 @@ class EventTable:
     """Where Events are.
 
     Attributes:
-        columns: the table's column for each of shopper, item, order or time, and kind and value.
+        columns: the table's column for each of shopper, item, order, time, kind and value; of
+            order and time one at least, and order sorts where there are both.
         min_length: events a History needs, at least MIN_LENGTH.
         limit: keep only this many of the shoppers with a long enough History, or all if None.
         part: keep only shoppers whose hash, from 0 to 1, is not below the first nor from the second
@@ -155,9 +156,9 @@ class _EventColumns(Section):
     value: str | None = None
 
     @model_validator(mode="after")
-    def _one_order(self) -> Self:
-        if (self.order is None) == (self.time is None):
-            raise ValueError("give exactly one of order and time")
+    def _in_order(self) -> Self:
+        if self.order is None and self.time is None:
+            raise ValueError("give order, time or both")
         return self
 
 

@@ -20,6 +20,7 @@ from shared.tables.config import EventTable, ItemTable, PlatformConfig
 from shared.tables.draw import ITEMS, WHOLE, drawn, shoppers_key, within
 from shared.tables.scan import read_text
 
+DAY = 86_400  # seconds
 LATEST = 1e11  # seconds, year 5138: a larger time is in milliseconds
 
 _DATE = r"^\d{4}-\d{2}-\d{2}"
@@ -150,12 +151,14 @@ def _events(rows: pl.DataFrame, table: EventTable) -> pl.DataFrame:
     for role in ("shopper", "item", "order", "time"):
         if role in rows.columns:
             _refuse(rows, pl.col(role).is_null(), "is empty", role, table)
-    order = _seconds(rows, table) if "time" in table.columns else _number(rows, "order", table)
+    time = _seconds(rows, table) if "time" in table.columns else None
+    order = _number(rows, "order", table) if "order" in table.columns else time
     return pl.DataFrame(
         {
             "shopper": rows["shopper"],
             "item": rows["item"],
             "order": order,
+            "day": None if time is None else (time // DAY).cast(pl.Int32),
             "kind": rows["kind"] if "kind" in rows.columns else None,
             "value": _number(rows, "value", table) if "value" in rows.columns else None,
         },

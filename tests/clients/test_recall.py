@@ -94,7 +94,7 @@ def test_scores_are_the_prior_and_each_signal_as_loudly_as_it_is_told() -> None:
                 by_hand[shopper] += told.loud[KINDS.index(name), age] * said
                 by_hand[shopper] += told.met[KINDS.index(name), age] * (said > 0)
             by_hand[shopper] += told.words[age] * words[item]
-    by_hand += told.liked[0] * np.log1p(found.memory.rows) + told.liked[1] * np.arange(ITEMS)
+    by_hand += told.liked[0] * np.log1p(found.memory.rows) + told.liked[2] * np.arange(ITEMS)
     scores = Recall(Flat(), found, scale, told, shared).scores(contexts)
     np.testing.assert_allclose(scores, Flat().scores(contexts) + scale * by_hand, rtol=1e-4)
     assert scores.dtype == np.float32
@@ -118,7 +118,7 @@ def test_without_a_shared_memory_its_weights_say_nothing() -> None:
     flat = LOUD.flat
     loud = LOUD.loud.copy()
     loud[KINDS.index("shared")] = 0
-    deaf = replace(LOUD, loud=loud, liked=LOUD.liked * [1, 0])
+    deaf = replace(LOUD, loud=loud, liked=LOUD.liked * [1, 1, 0])
     assert (deaf.flat != flat).any()
     one, other = (Recall(Flat(), found, 6.0, it).scores(contexts) for it in (LOUD, deaf))
     np.testing.assert_array_equal(one, other)
@@ -152,7 +152,7 @@ def test_what_is_said_of_an_item_adds_up_to_its_score(
     best = np.arange(16)[::3]
     pairs, words = recall.said(asked[0], best)
     assert pairs.shape == words.shape == (len(context), len(best))
-    told = (pairs + words).sum(axis=0) + recall.scale * recall.liked[best]
+    told = (pairs + words).sum(axis=0) + recall.scale * recall.liked(asked)[0, best]
     np.testing.assert_allclose(told, recall.scores(asked)[0][best], rtol=1e-3, atol=1e-3)
 
 
@@ -244,16 +244,16 @@ def test_held_out_is_what_own_memory_reached_for_those_it_was_not_fitted_to() ->
 def test_popularity_is_listened_to_where_it_is_what_is_taken(who: str) -> None:
     taken = list(range(ITEMS, 12))
     rows = [[item] for item in taken] * 20 if who == "popularity" else []
-    told = np.where(np.arange(12) >= ITEMS, 3.0, 0.0).astype(np.float32)
-    zeros = np.zeros((12, 12), np.float32)
-    shared = shared_memory(zeros, told if who == "shared_popularity" else told * 0)
+    told = 3.0 * (np.arange(12) >= ITEMS) * (who == "shared_popularity")
+    shared = shared_memory(np.zeros((12, 12), np.float32), told.astype(np.float32))
     table = random_table(0, items=12) - 0.11 * (np.arange(12) >= ITEMS)
     deaf = spread(SILENCE).silent()
     recall = Recall(Told(table.astype(np.float32)), signals(rows, items=12), 1.0, deaf, shared)
     asked = Question(histories([[0], [1], [2], [3]]), np.array([8, 7, 11, 10], np.int32))
     fitted = recall.fitted(asked)
     assert gain(fitted, asked) > gain(recall, asked)
-    own, others = fitted.weighing.liked * [recall.memory.popularity.max(), shared.popularity.max()]
+    most = [recall.memory.popularity.max(), 0, shared.popularity.max()]
+    own, _lately, others = fitted.weighing.liked * most
     assert (own > others) == (who == "popularity")
     assert (others > own) == (who == "shared_popularity")
 

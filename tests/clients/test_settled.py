@@ -66,6 +66,9 @@ def test_the_key_is_of_rows_and_sums(shop: Platform, tmp_path: Path) -> None:
     fewer = Histories(rows.shoppers[1:], rows.items[rows.offsets[1] :], rows.offsets[1:])
     erased = replace(shop, rows=replace(shop.rows, histories=fewer))
     assert key_of(erased, None) != key
+    days = np.zeros(len(rows.items), np.int32)
+    timed = replace(shop, rows=replace(shop.rows, histories=replace(rows, days=days)))
+    assert key_of(timed, None) != key
     sums = tmp_path / "sums.safetensors"
     sums.write_bytes(b"sums")
     manifest.beside(sums).write_bytes(b"{}")

@@ -46,14 +46,14 @@ def field(seed: int, *, shoppers: int, truth: dict[int, float], candidates: int 
 
 
 def test_shares_are_spread_by_decay_and_come_back_the_same() -> None:
-    shares = Shares(similar=2.0, next=3.0, popularity=0.5, shared=0.7, shared_popularity=0.3)
+    shares = Shares(2.0, 3.0, popularity=0.5, lately=0.1, shared=0.7, shared_popularity=0.3)
     found = spread(shares)
     for name in ("similar", "next", "shared"):
         share = getattr(shares, name)
         np.testing.assert_allclose(found.loud[KINDS.index(name)], share * DECAY ** np.arange(LAST))
     assert not found.met.any()
     assert not found.words.any()
-    assert found.liked.tolist() == [0.5, 0.3]
+    assert found.liked.tolist() == [0.5, 0.1, 0.3]
     assert len(found.flat) == FEATURES
     again = weighing_of(3 * found.flat)  # whatever the temperature
     np.testing.assert_allclose(again.flat, found.flat)
@@ -130,7 +130,7 @@ def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them()
     last = KINDS.index("shared")
     assert not deaf.loud[last].any()
     assert not deaf.met[last].any()
-    assert deaf.liked[1] == 0
+    assert deaf.liked[2] == 0
     assert np.count_nonzero(deaf.flat == every.flat) == FEATURES - 2 * LAST - 1
     hand = spread(Shares())
     np.testing.assert_array_equal(hand.silent().hearing().flat, hand.flat)

@@ -27,7 +27,7 @@ def catalogue(*items: str) -> Catalogue:
 
 def events(rows: list[Row]) -> pl.DataFrame:
     return pl.DataFrame(
-        [(shopper, item, order, None, None) for shopper, item, order in rows],
+        [(shopper, item, order, None, None, None) for shopper, item, order in rows],
         schema=EVENT_SCHEMA,
         orient="row",
     )
@@ -79,6 +79,36 @@ def test_items_the_catalogue_lacks_are_left_out_before_lengths_are_counted() -> 
     held = group(events(rows + short), ABC, min_length=3)
     assert held.shoppers == ("x",)
     assert lists(held) == [[0, 1, 2]]
+
+
+def test_each_event_keeps_its_day_where_every_one_has_one() -> None:
+    rows: list[Row] = [("x", "b", 2), ("y", "a", 5), ("x", "a", 1), ("y", "c", 4), ("x", "c", 3)]
+    days = pl.Series("day", [20, 50, 10, 40, 30], pl.Int32)
+    held = group(events(rows).with_columns(days), ABC, min_length=2)
+    assert held.days is not None
+    assert held.days.tolist() == [10, 20, 30, 40, 50]
+    taken = held.take(np.array([1, 0]))
+    assert taken.days is not None
+    assert taken.days.tolist() == [40, 50, 10, 20, 30]
+    less = held.without_last(1)
+    assert less.days is not None
+    assert (less.days.tolist(), lists(less)) == ([10, 20, 40], [[0, 1], [2]])
+    some = days.replace(40, None)
+    assert group(events(rows).with_columns(some), ABC, min_length=2).days is None
+
+
+@given(ragged, st.data())
+def test_only_some_events_leave_every_shopper_where_they_were(
+    rows: list[list[int]], data: st.DataObject
+) -> None:
+    held = histories(rows)
+    count = len(held.items)
+    kept = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    flags = iter(kept)
+    expected = [[item for item in row if next(flags)] for row in rows]
+    less = held.only(np.array(kept, bool))
+    assert lists(less) == expected
+    assert (less.shoppers, less.days) == (held.shoppers, None)
 
 
 def test_no_rows_are_no_histories() -> None:

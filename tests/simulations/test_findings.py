@@ -29,7 +29,8 @@ def test_the_headline_counts_verdicts_and_names_who_was_hurt(verdicts: tuple[str
 
 def test_figures_have_a_true_minus_and_the_unknown_is_a_dash() -> None:
     assert figure(-0.00364, "+.4f") == "−0.0036"
-    assert percent(0.2) == "+20.0 %"
+    told = [percent(it) for it in (-0.012, 0.0, 0.5, 1.654)]
+    assert told == ["−1.2 %", "+0.0 %", "+50.0 %", "+165 %"]
     assert span([-0.1, 0.25]) == "−0.1000 to 0.2500"
     assert [figure(it) for it in (None, math.nan, math.inf, "0.1")] == ["–"] * 4
     assert percent(None) == span(None) == span([0.1, None]) == "–"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import ConfigError, DataError
-from simulations.planning.findings import percent, starts, told
+from simulations.planning.findings import starts, told
 from simulations.planning.grid import FEWEST, GRID, MINE, cases, check_epsilons
 from simulations.planning.joining import Asked, Case, Point, point_of
 
@@ -46,15 +46,6 @@ def test_each_budget_has_one_sentence_of_where_it_pays() -> None:
         "(+20.0 %).",
         "Without noise joining clearly pays a platform of 30 shoppers in every federation asked "
         "(+101 % in 100).",
-    ]
-
-
-def test_a_share_in_per_cent_has_its_sign() -> None:
-    assert [percent(it) for it in (-0.012, 0.0, 0.5, 1.654)] == [
-        "−1.2 %",
-        "+0.0 %",
-        "+50.0 %",
-        "+165 %",
     ]
 
 

@@ -29,7 +29,7 @@ def rows_of(*shoppers: list[tuple[str, float]]) -> PlatformRows:
     """Rows of shoppers who took these items at these moments."""
     names = tuple(sorted({item for taken in shoppers for item, _ in taken}))
     rows = [
-        (f"s{place}", item, moment, None, None)
+        (f"s{place}", item, moment, None, None, None)
         for place, taken in enumerate(shoppers)
         for item, moment in taken
     ]

@@ -175,50 +175,6 @@ def test_an_item_without_text_may_go_by_its_identifier(shop: Path) -> None:
     assert rows.report.lines()[-1] == "1 items without text go by their identifier"
 
 
-TIMES = {
-    "integers": ("1577836800", "1577923200", "1578009600"),
-    "floats": ("1577836800.0", "1.5779232e9", "1578009600.0"),
-    "dates": ("2020-01-01", "2020-01-02", "2020-01-03"),
-    "datetimes": ("2020-01-01T00:00:00", "2020-01-02 00:00", "2020-01-03T00:00:00.000"),
-    "zones": ("2020-01-01T00:00:00Z", "2020-01-02T02:00:00+02:00", "2020-01-02 22:00:00 -0200"),
-}
-
-
-def with_times(times: tuple[str, ...]) -> str:
-    pairs = list(zip(("pen", "ink", "cup"), times, strict=True))
-    rows = [f"{shopper}\t{item}\t{time}\n" for shopper in "ab" for item, time in pairs]
-    return HEADER + "".join(rows)
-
-
-@pytest.mark.parametrize("times", TIMES.values(), ids=TIMES.keys())
-def test_every_time_format_gives_the_same_seconds(shop: Path, times: tuple[str, ...]) -> None:
-    write(shop, "events.tsv", with_times(times))
-    rows = read_platform(config(shop, order="time"))
-    assert rows.events["order"].to_list() == [1577836800.0, 1577923200.0, 1578009600.0] * 2
-
-
-MIXED = {
-    "1577836800 2020-01-02 1": "row 1 holds seconds since 1970, row 2 holds a date; write",
-    "2020-01-01 2020-01-02 2020-01-03T10:00": "row 1 holds a date, row 3 holds a date and time;",
-    "2020-01-01T00:00 2020-01-02T00:00Z 2020-01-03T00:00": "row 1 holds a date and time, row 2",
-}
-
-
-@pytest.mark.parametrize(("times", "told"), MIXED.items())
-def test_mixed_time_formats_are_refused_by_name(shop: Path, times: str, told: str) -> None:
-    write(shop, "events.tsv", with_times(tuple(times.split())))
-    message = refused(config(shop, order="time"))
-    assert f"events.tsv: column 'pos' has mixed time formats: {told}" in message
-
-
-@pytest.mark.parametrize("time", ["01/02/2020", "yesterday", "2020-13-01", "inf", "1577836800000"])
-def test_a_time_that_is_none_is_refused_by_row(shop: Path, time: str) -> None:
-    write(shop, "events.tsv", with_times((time, time, time)))
-    message = refused(config(shop, order="time"))
-    told = "row 1, column 'pos' is no time in seconds since 1970 or ISO 8601 (and 5 more); write"
-    assert told in message
-
-
 EMPTY = "row 7, column {} is empty; mend or remove the row"
 
 BAD_EVENTS: dict[str, tuple[str, str]] = {
