@@ -266,16 +266,20 @@ def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:
 
 
 def _likeliest(field: Field, start: Weighing, ridge: float) -> NDArray[np.float64]:
-    """[F] weights by penalised likelihood, within ITERATIONS of L-BFGS."""
+    """[F] weights by penalised likelihood, within ITERATIONS of L-BFGS.
+
+    A feature that is alike for all has no say, so that one more of them changes no last bit.
+    """
     begin = TEMPERATURE * start.flat
-    if not len(field.target):
+    known = field.features[field.valid]
+    deviation = known.std(axis=0, dtype=np.float64) if len(known) else np.zeros(FEATURES)
+    tells = deviation >= 1e-9
+    if not tells.any():
         return begin
-    flat = field.features[field.valid]
-    deviation = flat.std(axis=0, dtype=np.float64)
-    deviation[deviation < 1e-9] = 1.0
+    deviation = deviation[tells]
     shape = field.features.shape
-    features = (field.features / deviation.astype(np.float32)).reshape(-1, shape[2])
-    centre = begin * deviation
+    features = field.features.reshape(-1, shape[2])[:, tells] / deviation.astype(np.float32)
+    centre = begin[tells] * deviation
     rows = np.arange(shape[0])
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -291,4 +295,5 @@ def _likeliest(field: Field, start: Weighing, ridge: float) -> NDArray[np.float6
         return float(value), np.asarray(slope, np.float64) + 2 * ridge * away
 
     found = minimize(loss, centre, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
-    return np.asarray(found.x / deviation, np.float64)
+    begin[tells] = found.x / deviation
+    return begin

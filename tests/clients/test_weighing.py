@@ -90,6 +90,15 @@ def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
     assert found.flat[TWICE_MET] == pytest.approx(0.5, abs=0.1)
 
 
+def test_a_signal_that_is_alike_for_all_changes_nothing() -> None:
+    plain = field(0, shoppers=200, truth={SIMILAR: 0.5})
+    more = replace(plain, features=plain.features.copy())
+    more.features[:, :, -2] = 3.0
+    found, other = (weighed(it)[0] for it in (plain, more))
+    np.testing.assert_array_equal(found.flat, other.flat)
+    assert found.liked[1] == 0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_of_a_few_shoppers_no_more_is_learnt_than_they_can_teach(seed: int) -> None:
     few, others = field(seed, shoppers=12, truth={}), field(99, shoppers=800, truth={})
