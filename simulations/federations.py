@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from clients.app import SIMULATED
 from clients.app import app as client_app
@@ -156,10 +157,14 @@ def federate_privately(
 
 @contextlib.contextmanager
 def one_core_each() -> Iterator[None]:
-    """Each training computes on one core, so that `--threads` changes the time and not a bit."""
+    """Each training computes on one core, so that `--threads` changes the time and not a bit.
+
+    NumPy's products too, which else wait for one another on a busy machine.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
