@@ -132,9 +132,10 @@ class Memory:
         return np.log1p(self.rows).astype(np.float32)
 
     def lately(self, contexts: Histories) -> NDArray[np.float32]:
-        """[B, N] log(1 + rows of the LATELY days before each context's last day).
+        """[B, N] log(1 + rows of the LATELY days before the day of each context's last event).
 
-        A context whose days are not known is asked on the day after the latest row.
+        Each context has an event. One whose days are not known is asked on the day after the latest
+        row.
         """
         count, known = len(self.rows), self._by_day
         if contexts.days is None:

@@ -53,7 +53,7 @@ class Line:
         text: of the item.
         score: higher is better; comparable within a Slate only.
         learnt: the part of the score that the adapter adds to the prior.
-        popular: the part that comes from how many shoppers took the item.
+        popular: the part that comes from how often the item was taken, ever and lately.
         reasons: the rest of it, by item of the History, strongest first.
     """
 

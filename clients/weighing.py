@@ -1,6 +1,6 @@
 """How loudly each signal speaks, by how long ago the item was taken that it comes from.
 
-    Shares ─spread→ Weighing      five numbers, by hand or found by trying
+    Shares ─spread→ Weighing      six numbers, by hand or found by trying
                     ─refined→ Weighing
                                   some sixty numbers, by how likely they make what was taken next
 

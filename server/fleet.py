@@ -81,7 +81,6 @@ class Fleet(FleetServicer):
         self, request: ActivateNodeRequest, context: grpc.ServicerContext
     ) -> ActivateNodeResponse:
         """A node begins; the first time, Flower gets to know it."""
-        began = time.monotonic()
         state = self.state_factory.state()
         if request.public_key != key_of(context):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "another node's key")
@@ -96,8 +95,11 @@ class Fleet(FleetServicer):
             response = ActivateNodeResponse(node_id=found[0].node_id)
         else:
             response = super().ActivateNode(request, context)
+        # One moment: what was left for the node by then it is asked again, and what is left from
+        # then on no question of before may take.
         with self.known:
             self.begun[response.node_id] += 1
+            began = time.monotonic()
         self.counter.returned.put((response.node_id, began))
         self.counter.answered.ring()
         return response

@@ -85,12 +85,12 @@ class Counter:
         self.returned: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
 
     def taken(self) -> dict[int, float]:
-        """Nodes that began anew since this was asked last, and when by `time.monotonic`."""
+        """Nodes that began anew since this was asked last, and when last by `time.monotonic`."""
         nodes = dict[int, float]()
         with suppress(queue.Empty):
             while True:
                 node, began = self.returned.get_nowait()
-                nodes[node] = began
+                nodes[node] = max(began, nodes.get(node, began))
         return nodes
 
 

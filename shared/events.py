@@ -112,16 +112,16 @@ def group(events: pl.DataFrame, catalogue: Catalogue, *, min_length: int = MIN_L
 
     Args:
         events: columns EVENT_SCHEMA. Events of one shopper with equal `order` keep the order of
-            their item's name, so that the result does not depend on the order of the rows.
+            their item's name, then of their day, so that the result does not depend on the order of
+            the rows. Days are kept if every event has one.
         catalogue: events of items it lacks are left out (the reader counts and reports them).
-            Days are kept if every event has one.
         min_length: Histories shorter than this are left out.
     """
     position = pl.DataFrame(
         {"item": catalogue.items, "position": np.arange(len(catalogue.items), dtype=np.int32)},
         schema={"item": pl.String, "position": pl.Int32},
     )
-    known = events.join(position, on="item", how="inner").sort("shopper", "order", "item")
+    known = events.join(position, on="item", how="inner").sort("shopper", "order", "item", "day")
     rows = (
         known.group_by("shopper", maintain_order=True)
         .agg("position", "day")

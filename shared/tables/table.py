@@ -116,7 +116,7 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
         )
     chosen = sorted(inside, key=lambda shopper: drawn(shopper, key))[: table.limit]
     kept = long.filter(pl.col("shopper").is_in(chosen))
-    kept = kept.sort("shopper", "order", "item", "kind", "value")
+    kept = kept.sort("shopper", "order", "item", "day", "kind", "value")
     report = ReadReport(
         rows=rows.height + blank,
         blank=blank,

@@ -4,10 +4,10 @@ A table may hold many events of one moment, and what made the table, or `group`,
 item's name. Whoever learns what follows what learns that sorting too, and it holds in the test part
 as well. So here the order of a shopper's events is drawn anew before the split,
 
-    within ties          events of equal time, where the table knows times
+    within ties          events of equal order, where the table has some: most that know times
     within rising runs   stretches in which each item's name is above the one before, where it has
-                         positions alone: if ties were sorted by name, each lies within such a run,
-                         so this is at least as harsh as shuffling the ties
+                         none, as positions: if ties were sorted by name, each lies within such a
+                         run, so this is at least as harsh as shuffling the ties
 
 and what a platform has by itself is measured again, with what came next heard and not heard.
 """
@@ -44,7 +44,7 @@ class Stretches:
     """Events next to one another whose order is open.
 
     Attributes:
-        kind: "ties" where the table has equal times, else "rising runs".
+        kind: "ties" where the table's order has some, else "rising runs".
         begins: [E] whether an event is the first of its stretch.
     """
 
@@ -77,7 +77,12 @@ def shuffled(rows: PlatformRows, *, seed: int) -> PlatformRows:
     stretch = np.cumsum(Stretches.of(rows).begins)
     chance = np.random.default_rng(seed).random(len(stretch))
     drawn = np.lexsort([chance, stretch])
-    histories = replace(rows.histories, items=rows.histories.items[drawn])
+    days = rows.histories.days
+    histories = replace(
+        rows.histories,
+        items=rows.histories.items[drawn],
+        days=None if days is None else days[drawn],
+    )
     return replace(rows, histories=histories, events=rows.events[drawn])
 
 

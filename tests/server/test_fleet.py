@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,8 @@ from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import CALL, Link, linked
-from simulations.lagoon import BUNDLE, Lagoon, ask, echo, here
+from server.grid import Counter
+from simulations.lagoon import BUNDLE, Lagoon, ask, echo
 
 
 @pytest.fixture
@@ -59,8 +61,10 @@ def test_a_question_of_before_a_platform_came_back_takes_no_request(
     with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as old:
         held = [question(old) for _ in range(4)]
         looks.wait(4)
-        lagoon.node("a", echo)
-        here(lagoon, "a")
+        new, until = lagoon.node("a", echo), time.monotonic() + 10
+        while not new.number:  # until it has begun
+            assert time.monotonic() < until
+            time.sleep(0.01)
         with lagoon.link.run(BUNDLE, {}) as (grid, _context):
             for _ in range(3):
                 assert len(ask(grid, timeout=10.0)) == 1
@@ -90,3 +94,42 @@ def test_what_an_old_question_takes_in_the_moment_of_coming_back_is_asked_again(
                 if (message := new.receive(asking.done)) is not None:
                     echo(new, message)
         assert len(asking.result(1)) == 1
+
+
+def test_a_node_that_began_twice_began_at_the_later_moment_in_whatever_order_it_is_told() -> None:
+    counter = Counter()
+    for node, began in ((1, 5.0), (2, 1.0), (1, 3.0)):
+        counter.returned.put((node, began))
+    assert counter.taken() == {1: 5.0, 2: 1.0}
+    assert counter.taken() == {}
+
+
+def test_what_is_left_for_a_node_while_it_begins_is_not_lost(
+    lagoon: Lagoon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower knows that it is online some calls before its old question is put aside."""
+    looks, online, go = Looks(monkeypatch), threading.Event(), threading.Event()
+    looks.second.set()
+    with (
+        linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as old,
+        lagoon.link.run(BUNDLE, {}) as (grid, _context),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        held = question(old)
+        looks.wait(1)
+        state = type(grid.state)
+        beat = state.acknowledge_node_heartbeat
+
+        def slow(*call: Any) -> Any:
+            found = beat(*call)
+            online.set()
+            go.wait(10)
+            return found
+
+        monkeypatch.setattr(state, "acknowledge_node_heartbeat", slow)
+        lagoon.node("a", echo)
+        assert online.wait(10)
+        asking = pool.submit(ask, grid, timeout=10.0)
+        assert held.result(CALL).messages_list  # the old question took it
+        go.set()
+        assert len(asking.result(20)) == 1

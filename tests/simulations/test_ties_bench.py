@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,13 @@ def test_bench_ties_says_what_an_order_is_worth(
     code, out, _ = typed(main, *words)
     assert code == 0
     assert "shuffled, order unheard" in out
+
+
+def test_an_event_keeps_its_day_wherever_it_is_put() -> None:
+    rows = rows_of([("a", 1), ("b", 1), ("c", 1), ("d", 2)], [("a", 1), ("c", 1), ("d", 1)])
+    days = 10 * rows.histories.items
+    rows = replace(rows, histories=replace(rows.histories, days=days))
+    found = [shuffled(rows, seed=seed).histories for seed in range(5)]
+    assert len({it.items.tobytes() for it in found}) > 1
+    for it in found:
+        np.testing.assert_array_equal(it.days, 10 * it.items)

@@ -76,6 +76,16 @@ def test_an_order_sorts_what_a_time_leaves_open_and_the_time_tells_the_day(shop:
     assert read_platform(config(shop, order="pos")).histories.days is None
 
 
+def test_rows_that_differ_in_their_day_alone_have_an_order_of_their_own(shop: Path) -> None:
+    rows = [f"{user}\tpen\t1\t2020-01-0{day}\n" for user in "ab" for day in range(1, 8)]
+    found = []
+    for order in (rows, rows[::-1], rows[3:] + rows[:3]):
+        write(shop, "events.tsv", "user\titem\tpos\tts\n" + "".join(order))
+        days = read_platform(config(shop, order="pos", time="ts")).histories.days
+        found.append(None if days is None else days.tolist())
+    assert found == [[18262 + day for day in range(7)] * 2] * 3
+
+
 MIXED = {
     "1577836800 2020-01-02 1": "row 1 holds seconds since 1970, row 2 holds a date; write",
     "2020-01-01 2020-01-02 2020-01-03T10:00": "row 1 holds a date, row 3 holds a date and time;",
