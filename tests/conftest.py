@@ -19,7 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, permutations
 from pathlib import Path
 
@@ -286,3 +286,15 @@ def refused(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Calla
         return line.removeprefix("error: ")
 
     return call
+
+
+@pytest.fixture
+def lagoon(tmp_path: Path) -> Iterator[object]:
+    """A SuperLink over real TLS, and the keys of the platforms that it knows."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from simulations.lagoon import Lagoon
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    yield (made := Lagoon(tmp_path))
+    made.end()

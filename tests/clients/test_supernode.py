@@ -27,14 +27,6 @@ OFFERED = Bundle(CONTENT, hashlib.sha256(CONTENT).hexdigest(), "1")
 
 
 @pytest.fixture
-def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    made = Lagoon(tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def node(lagoon: Lagoon, tmp_path: Path) -> Iterator[SuperNode]:
     made = SuperNode(
         connect=lambda: linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]),

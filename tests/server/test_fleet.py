@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import CALL, Link, linked
 from server.grid import Counter
 from simulations.lagoon import BUNDLE, Lagoon, ask, echo
-
-
-@pytest.fixture
-def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    made = Lagoon(tmp_path)
-    yield made
-    made.end()
 
 
 class Looks:

@@ -14,7 +14,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.link import Link, linked
 from server import authority
@@ -23,14 +22,6 @@ from server.superlink import SuperLink
 from shared import records, wire
 from shared.enrolment import node_public
 from simulations.lagoon import BUNDLE, Lagoon, ask, content, echo, here
-
-
-@pytest.fixture
-def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    made = Lagoon(tmp_path)
-    yield made
-    made.end()
 
 
 def test_every_enrolled_platform_answers_and_under_its_own_name(lagoon: Lagoon) -> None:

@@ -5,26 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
-import pytest
 from flwr.app import ConfigRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from shared import records
 from shared.enrolment import node_public
 from simulations.lagoon import BUNDLE, Lagoon, ask, echo, here
-
-
-@pytest.fixture
-def lagoon(tmp_path: Path) -> Iterator[Lagoon]:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    made = Lagoon(tmp_path)
-    yield made
-    made.end()
 
 
 class Tap(threading.Thread):
