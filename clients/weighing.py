@@ -188,14 +188,15 @@ def tried(field: Field, start: Shares) -> Shares:
     Coordinate by coordinate, twice, from `start` and from silence; of equals the earlier. Where
     nobody's target is among the candidates, they stay as they are.
     """
-    found, most = start, -1.0
+    found, most, told = start, -1.0, field.features.any(axis=(0, 1))
     for begin in (start, SILENCE):
         best, reached = begin, field.gain(spread(begin).flat)
         for names, values in (*STEPS, *STEPS):
             for value in values:
                 offered = replace(best, **dict.fromkeys(names, value))
-                gain = field.gain(spread(offered).flat)
-                if gain > reached:
+                flat = spread(offered).flat
+                # Else it is as before: nobody is told anything else.
+                if (flat != spread(best).flat)[told].any() and (gain := field.gain(flat)) > reached:
                     best, reached = offered, gain
         if reached > most:
             found, most = best, reached
