@@ -1,6 +1,6 @@
 """Random numbers nobody outside can foretell: ChaCha20 under a key from the operating system.
 
-    key ─ChaCha20(stream, step)→ 64-bit words → uniforms, or normals
+    key ─ChaCha20(stream, step)→ 64-bit words → uniforms, normals, or Laplace's
 
 Streams are numbered, so what one step draws does not shift what another draws. A key made from a
 seed is for simulation: it says so of itself, and everything made with it is stamped.
@@ -24,6 +24,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
+from shared.accounting import Mechanism
 from shared.update import Noise
 
 FINENESS = 24  # bits below the smaller of clip and noise; √d·2^-24 is what rounding adds to a clip
@@ -77,6 +78,16 @@ class Randomness:
         every = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
         return np.asarray(every.reshape(HALVES, count).sum(0) / math.sqrt(HALVES))
 
+    def laplaces(self, stream: Stream, number: int, count: int) -> NDArray[np.float64]:
+        """[count] of the Laplace distribution of scale 1, as sums of two products of normals.
+
+        X1·X2 + X3·X4, the determinant of a matrix of normals (Kotz, Kozubowski & Podgórski, The
+        Laplace Distribution and Generalizations, 2001, 2.2), in which eight logarithms and angles
+        meet, so that no last bit of one of them is left to be read.
+        """
+        one, other, third, fourth = self.normals(stream, number, 4 * count).reshape(4, count)
+        return np.asarray(one * other + third * fourth)
+
     def on_grid(
         self,
         total: NDArray[np.float64],
@@ -85,11 +96,13 @@ class Randomness:
         multiplier: float,
         number: int,
         stream: Stream = Stream.NOISE,
+        mechanism: Mechanism = "gaussian",
     ) -> NDArray[np.float64]:
-        """A sum with Gaussian noise of standard deviation multiplier·sensitivity.
+        """A sum with noise of standard deviation, or Laplace's scale, multiplier·sensitivity.
 
         Guarantee: for sums that differ by at most sensitivity·(1 - √d·2^-24) in L2 norm, this is
-        the Gaussian mechanism, post-processed.
+        the Gaussian mechanism, post-processed; for sums that differ in k numbers, by at most
+        sensitivity·(1 - k·2^-24) in L1 norm, it is the Laplace mechanism, post-processed.
 
         | total | gives |
         | --- | --- |
@@ -99,15 +112,17 @@ class Randomness:
 
         Args:
             total: [d] sum.
-            sensitivity: largest change of the sum by one shopper, L2.
-            multiplier: σ.
+            sensitivity: largest change of the sum by one shopper, L2 or L1.
+            multiplier: σ, or b.
             number: of the draw; never used twice in one stream under one key.
             stream: what the noise is for.
+            mechanism: whose noise it is.
         """
         if not np.isfinite(total).all():
             raise ValueError("a sum that is not finite was not clipped")
         grid = grid_of(sensitivity, multiplier)
-        noise = self.normals(stream, number, total.size).reshape(total.shape)
+        draw = self.normals if mechanism == "gaussian" else self.laplaces
+        noise = draw(stream, number, total.size).reshape(total.shape)
         # Whole numbers below 2^53, so that their sum is exact.
         steps = np.rint(total / grid) + np.rint(noise * (multiplier * sensitivity / grid))
         return np.asarray(steps * grid)

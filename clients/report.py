@@ -139,6 +139,7 @@ def facts(
         "releases": [
             {
                 **_request(entry),
+                "mechanism": entry.charge.mechanism,
                 "noise_multiplier": entry.charge.noise_multiplier,
                 "sampling_rate": entry.charge.sampling_rate,
                 "steps": entry.charge.steps,

@@ -20,7 +20,8 @@ SECTIONS = {  # in the page's order, each with a note
     "data_categories": "The kinds of columns that are read.",
     "plan": "Public numbers, from the platform's own file.",
     "budget": "For all rounds of all runs. ε is rounded up, what is left of it down.",
-    "releases": "All that left with a charge; ε after it is that of all releases so far.",
+    "releases": "All that left with a charge; ε after it is that of all releases so far. Noise is "
+    "σ of a Gaussian over the L2 norm of one History, or b of Laplace's over its L1 norm.",
     "other_data_sets": "Releases of other data sets in this Ledger; their budgets are their own.",
     "shopper_on_several_platforms": "If each of k platforms released what this one did: ε of all "
     "at the same δ; the sum k·ε at k·δ; and that sum if each spends such a budget to its end.",
@@ -264,7 +265,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    symbol = {"noise_multiplier": "noise σ", "sampling_rate": "rate q"}.get(name, name)
+    symbol = {"noise_multiplier": "noise σ or b", "sampling_rate": "rate q"}.get(name, name)
     plain = symbol.replace("epsilon", "ε").replace("delta", "δ").replace("_", " ")
     return _text(plain[0].upper() + plain[1:] if plain.isascii() and len(plain) > 1 else plain)
 

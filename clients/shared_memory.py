@@ -9,6 +9,10 @@ all of them together (Kiefer & Wolfowitz, Ann. Math. Stat. 27, 1956; by expectat
 in Jiang & Zhang, Ann. Stat. 37, 2009), apart for pairs near by text and pairs that are not. It
 reads what was released and what is public, so it costs nothing.
 
+The noise of several platforms is a sum of Laplace's, and is taken for one of the same variance,
+whose tails are the heaviest it can have: to take a sum for larger than it is costs more than to
+take it for smaller (docs/log.md).
+
     P  pairs      M  items of the list      N  items of the Catalogue
 """
 
@@ -100,7 +104,7 @@ def posterior_mean(sums: NDArray[np.float64], noise: float) -> NDArray[np.float6
     | nothing but noise, by their mean | 0 |
 
     Args:
-        sums: [K] with independent Gaussian noise.
+        sums: [K] with independent noise, as if it were Laplace's.
         noise: its standard deviation.
     """
     if not len(sums) or noise <= 0:
@@ -119,8 +123,7 @@ def posterior_mean(sums: NDArray[np.float64], noise: float) -> NDArray[np.float6
     full = counts > 0
     values, counts = middle[full], counts[full]
     sizes = np.concatenate([[0.0], np.geomspace(SMALLEST, FAR + BEYOND, SIZES)])
-    likely = np.exp(-0.5 * (values[:, None] - sizes) ** 2)  # [bins, sizes]
-    likely = np.maximum(likely, 1e-300)
+    likely = np.exp(-np.sqrt(2) * np.abs(values[:, None] - sizes))  # [bins, sizes]
     belief = np.full(len(sizes), 1 / len(sizes))
     for _ in range(STEPS):
         share = likely * belief

@@ -1,10 +1,12 @@
 """What a platform adds to the co-visitation of all: sums over a public list of pairs.
 
-    History ─bounded→ a vector of norm ≤ 1 ─Σ over Histories, + noise→ Update, paid for once
+    History ─bounded→ a vector of L1 norm ≤ 1 ─Σ over Histories, + noise→ Update, paid for once
     Histories ─exact→ whole counts, where nobody is to be protected
 
-Guarantee of `bounded`: a History more or less changes the sum by at most 1 in L2 norm, whatever is
-in it. So the release is one Gaussian mechanism over all shoppers, without sampling.
+Guarantee of `bounded`: a History more or less changes the sum by at most 1 in L1 norm, whatever is
+in it. So the release is one Laplace mechanism over all shoppers (Dwork et al., TCC 2006): noise of
+scale 1/ε, and no δ. A History has few pairs, and of few numbers an L1 norm asks for less noise
+than an L2 norm (docs/log.md).
 
     S  Histories      P  pairs      M  items of the list      N  items of the Catalogue
 """
@@ -24,11 +26,10 @@ from shared.events import Histories
 from shared.pairs import Pairs, met
 from shared.tasks import co_visitation as task
 
-MOST = 8  # pairs of one History that are counted; those nearest in its order first
-ON_PAIRS = 0.9  # of a History's squared norm; the rest is on items, which need little
-# What rounding to a grid adds to a vector of norm 1 is √(P + M)·2^-24: 2^-10 is enough for 10^8.
-SENSITIVITY = 1 + 2.0**-10
-LONGEST = 10**8  # pairs and items of a list
+MOST = 4  # pairs of one History that are counted; those nearest in its order first
+ON_PAIRS = 0.9  # of a History's norm; the rest is on an item, which needs little
+# A History is in MOST + 1 numbers at most, and rounding to a grid adds 2^-24 to each of them.
+SENSITIVITY = 1 + 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -65,39 +66,33 @@ class Places:
 
 
 def bounded(histories: Histories, places: Places) -> NDArray[np.float64]:
-    """[P + M] the sum of every History's vector, whose L2 norm is at most 1.
+    """[P + M] the sum of every History's vector, whose L1 norm is at most 1.
 
-    Of a History's last REACH events MOST pairs count, alike, and every item, alike.
+    Of a History's last REACH events MOST pairs count, alike, and the last item.
 
     | a History | adds |
     | --- | --- |
     | no item of the list | nothing |
-    | items, and no pair of the list | its items, of norm √(1 - ON_PAIRS) |
-    | the same item or pair again | what once does |
+    | items, and no pair of the list | its last item, of norm 1 |
+    | the same pair again | what once does |
     | more than MOST pairs | those fewest events apart, of these the first in the list |
     """
     owner, item, _age = latest(histories, REACH)
     place = places.theirs[item]  # [E]
-    pairs = _counted_pairs(owner, place, places.pairs)
-    items = _counted_items(owner, place, len(places.pairs.items))
-    return np.concatenate([pairs, items])
-
-
-def _counted_items(
-    owner: NDArray[np.int64], place: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """[M] the items' part of `bounded`; `owner` and `place` [E] are of each event."""
-    known = place >= 0
-    had = np.unique(owner[known] * count + place[known])
-    shopper, thing = np.divmod(had, max(1, count))
-    counted = np.bincount(thing, _even(shopper, 1 - ON_PAIRS), minlength=count)
-    return counted.astype(np.float64)
+    shopper, pair = _counted_pairs(owner, place, places.pairs)
+    size = np.bincount(shopper, minlength=len(histories))  # pairs of each History
+    pairs = np.bincount(pair, ON_PAIRS / size[shopper], minlength=len(places.pairs))
+    known = np.flatnonzero(place >= 0)
+    final = known[np.append(np.diff(owner[known]) > 0, True)[: len(known)]]  # of each History
+    rest = np.where(size[owner[final]] > 0, 1 - ON_PAIRS, 1.0)
+    items = np.bincount(place[final], rest, minlength=len(places.pairs.items))
+    return np.concatenate([pairs, items]).astype(np.float64)
 
 
 def _counted_pairs(
     owner: NDArray[np.int64], place: NDArray[np.int64], pairs: Pairs
-) -> NDArray[np.float64]:
-    """[P] the pairs' part of `bounded`; `owner` and `place` [E] are of each event."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(History, pair) of each pair that counts; `owner` and `place` [E] are of each event."""
     shoppers, gaps, hits = [], [], []
     for gap in range(1, REACH):
         one_shopper = owner[gap:] == owner[:-gap]
@@ -109,7 +104,7 @@ def _counted_pairs(
         gaps.append(np.full(int(hit.sum()), gap))
         hits.append(pair[hit])
     if not hits:
-        return np.zeros(len(pairs))
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     shopper, apart, pair = map(np.concatenate, (shoppers, gaps, hits))
     # Each pair once, at its smallest gap.
     order = np.lexsort((apart, pair, shopper))
@@ -121,9 +116,7 @@ def _counted_pairs(
     order = np.lexsort((pair, apart, shopper))
     shopper, pair = shopper[order], pair[order]
     nth = np.arange(len(shopper)) - np.searchsorted(shopper, shopper)
-    shopper, pair = shopper[nth < MOST], pair[nth < MOST]
-    counted = np.bincount(pair, _even(shopper, ON_PAIRS), minlength=len(pairs))
-    return counted.astype(np.float64)
+    return shopper[nth < MOST], pair[nth < MOST]
 
 
 def own_pairs(histories: Histories, catalogue: Catalogue) -> Pairs:
@@ -132,13 +125,6 @@ def own_pairs(histories: Histories, catalogue: Catalogue) -> Pairs:
     one, other = Memory.of(histories, items=count).together.nonzero()
     upper = one < other
     return met(catalogue.items, one[upper].astype(np.int64) * count + other[upper])
-
-
-def _even(owner: NDArray[np.int64], square: float) -> NDArray[np.float64]:
-    """What each entry of an owner counts, so that all of one have this squared norm together."""
-    if not len(owner):
-        return np.zeros(0)
-    return np.sqrt(square / np.bincount(owner)[owner])
 
 
 def exact(histories: Histories, places: Places, *, weight: float) -> dict[str, NDArray[np.float32]]:
@@ -181,13 +167,13 @@ def released(
 ) -> dict[str, NDArray[np.float32]]:
     """The sums of `bounded` with noise, by tensor of the task.
 
-    Guarantee: one Gaussian mechanism of this noise multiplier over all Histories, post-processed.
+    Guarantee: one Laplace mechanism of this noise multiplier over all Histories, post-processed.
 
     Args:
         histories: of the platform.
         places: of its Catalogue in an undirected list.
         weight: the platform's public one.
-        noise_multiplier: σ; 0 adds no noise and promises nothing.
+        noise_multiplier: b, which costs ε = 1/b; 0 adds no noise and promises nothing.
         randomness: of the platform.
     """
     return noised(
@@ -213,11 +199,9 @@ def noised(
         total: [P + M] of `bounded`: it is their bound that the guarantee rests on.
         places: that they were counted over.
         weight: the platform's public one.
-        noise_multiplier: σ; 0 adds no noise and promises nothing.
+        noise_multiplier: b; 0 adds no noise and promises nothing.
         randomness: of the platform.
     """
-    if len(total) > LONGEST:
-        raise ValueError(f"{len(total)} sums need a larger SENSITIVITY")
     if noise_multiplier > 0:
         total = randomness.on_grid(
             total,
@@ -225,10 +209,11 @@ def noised(
             multiplier=noise_multiplier,
             number=0,
             stream=Stream.SUMS,
+            mechanism="laplace",
         )
     together, items = np.split(total, [len(places.pairs)])
     # Added up with public weights, so one more of them here makes the sum that of a variance.
-    variance = weight * (noise_multiplier * SENSITIVITY) ** 2
+    variance = weight * 2 * (noise_multiplier * SENSITIVITY) ** 2
     return {
         task.TOGETHER: together.astype(np.float32),
         task.ITEMS: items.astype(np.float32),

@@ -80,7 +80,7 @@ def counted(
     payload, receipt = charged(
         policy,
         request_of(start, asked, standing),
-        Charge(multiplier),
+        Charge(multiplier, mechanism="laplace"),
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),
@@ -89,7 +89,7 @@ def counted(
 
 
 def noise_of(platform: Platform, asked: asking.Training) -> float:
-    """σ of the release: the Policy's, or more if the server asks for it.
+    """b of the release: the Policy's, or more if the server asks for it.
 
     Raises:
         PlanError: the server asks for less.

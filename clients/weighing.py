@@ -56,7 +56,7 @@ class Shares:
     next: float = 2.0
     popularity: float = 0.02
     lately: float = 0.0
-    shared: float = 0.5
+    shared: float = 0.6
     shared_popularity: float = 0.04
 
 

@@ -1,7 +1,7 @@
-"""What releases cost: exact composition of Gaussian mechanisms, by privacy loss distributions.
+"""What releases cost: exact composition of mechanisms, by privacy loss distributions.
 
 Every release of Atoll is a Gaussian mechanism, on a Poisson sample of the shoppers or on all of
-them (q = 1), so one kind of Charge is enough. The distributions, their composition and their
+them (q = 1), or a Laplace mechanism on all of them. The distributions, their composition and their
 pessimistic rounding are dp-accounting's (Doroshenko et al., arXiv 2207.04380): what is told is an
 upper bound, never below the truth.
 
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.optimize import brentq
@@ -28,22 +29,27 @@ FINE = 1e-4  # width of a step of the loss distribution, nats: ε is then right 
 COARSE = 1e-3  # for the search; ten times as fast
 LARGEST_NOISE = 10_000.0  # standard deviations a clip; beyond it nothing is learnt
 SMALLEST_NOISE = 0.2  # below it a step is told to cost everything, which is not far from true
+SMALLEST_LAPLACE = 0.02  # likewise: ε = 50
 NUDGE = 1e-4  # relative; what the search may have missed on the side of too little noise
+Mechanism = Literal["gaussian", "laplace"]
 
 
 @dataclass(frozen=True)
 class Charge:
-    """Subsampled Gaussian mechanisms that were, or may be, released.
+    """Mechanisms of one kind that were, or may be, released.
 
     Attributes:
-        noise_multiplier: σ, the noise's standard deviation over the sensitivity.
+        noise_multiplier: σ, a Gaussian's standard deviation over the L2 sensitivity; or b, the
+            scale of a Laplace distribution over the L1 sensitivity, which costs 1/b and no δ.
         sampling_rate: q, the chance of a shopper to be in one step; 1 takes everyone.
         steps: how many.
+        mechanism: of which kind.
     """
 
     noise_multiplier: float
     sampling_rate: float = 1.0
     steps: int = 1
+    mechanism: Mechanism = "gaussian"
 
     def __post_init__(self) -> None:
         """Refuse what is no mechanism."""
@@ -59,6 +65,12 @@ class Charge:
             )
         if self.steps < 1:
             raise PlanError(f"steps {self.steps} are fewer than 1", todo="set at least 1")
+        if self.mechanism not in SMALLEST:
+            raise PlanError(
+                f"mechanism {self.mechanism!r} is not known", todo="use 'gaussian' or 'laplace'"
+            )
+        if self.mechanism == "laplace" and self.sampling_rate != 1:
+            raise PlanError("Laplace noise on a sample is not accounted for", todo="take everyone")
 
 
 def epsilon(charges: Iterable[Charge], delta: float) -> float:
@@ -70,7 +82,7 @@ def epsilon(charges: Iterable[Charge], delta: float) -> float:
     | --- | --- | --- |
     | none | any | 0 |
     | any | ≥ 1 | 0 |
-    | any σ below 0.2 | < 1 | ∞ |
+    | any σ below 0.2, any b below 0.02 | < 1 | ∞ |
     | a loss of thousands of nats | < 1 | ∞ |
     | σ above 10^4 | < 1 | as of 10^4, which is more |
 
@@ -89,7 +101,7 @@ def noise_for(
     steps: int,
     beside: Sequence[Charge] = (),
 ) -> float:
-    """The smallest σ, to one part in ten thousand, whose `steps` cost at most ε at δ.
+    """The smallest σ of Gaussians, to one part in ten thousand, whose `steps` cost at most ε at δ.
 
     Where `beside` leaves less than a thirtieth of ε, it may be a few parts in a thousand more.
 
@@ -131,6 +143,20 @@ def noise_for(
     return math.exp(root)
 
 
+def scale_for(epsilon: float) -> float:
+    """The smallest b of one Laplace mechanism that costs at most ε, at any δ.
+
+    Raises:
+        PlanError: ε is not a positive number, or no noise within reason is enough.
+    """
+    check_budget(epsilon, 0.5)
+    if 1 / epsilon > LARGEST_NOISE:
+        raise PlanError(
+            f"epsilon {epsilon:g} is out of reach of noise within reason", todo="raise epsilon"
+        )
+    return max(1 / epsilon, SMALLEST_LAPLACE)
+
+
 def check_budget(epsilon: float, delta: float) -> None:
     """Refuse a budget that promises nothing.
 
@@ -145,15 +171,16 @@ def check_budget(epsilon: float, delta: float) -> None:
         raise PlanError(f"delta {delta} is not in (0, 1)", todo="leave delta out, or lower it")
 
 
-Group = tuple[float, float, int]  # σ, q, steps
+SMALLEST: Mapping[Mechanism, float] = {"gaussian": SMALLEST_NOISE, "laplace": SMALLEST_LAPLACE}
+Group = tuple[Mechanism, float, float, int]  # kind, σ or b, q, steps
 
 
 def _grouped(charges: Iterable[Charge]) -> tuple[Group, ...]:
     """Equal mechanisms together, in an order of their own, so that equal sums are told once."""
-    steps: Counter[tuple[float, float]] = Counter()
+    steps: Counter[tuple[Mechanism, float, float]] = Counter()
     for charge in charges:
-        steps[charge.noise_multiplier, charge.sampling_rate] += charge.steps
-    return tuple((noise, rate, count) for (noise, rate), count in sorted(steps.items()))
+        steps[charge.mechanism, charge.noise_multiplier, charge.sampling_rate] += charge.steps
+    return tuple((*kind, count) for kind, count in sorted(steps.items()))
 
 
 def _told(groups: tuple[Group, ...], delta: float, grid: float) -> float:
@@ -165,9 +192,15 @@ def _told(groups: tuple[Group, ...], delta: float, grid: float) -> float:
 
 
 def _nats(groups: tuple[Group, ...]) -> float:
-    """About how much loss is expected: a step's χ² divergence, or where it is less, KL at q = 1."""
+    """About how much loss is expected: a step's χ² divergence, or where it is less, KL at q = 1.
+
+    Of Laplace noise the most there is.
+    """
     total = 0.0
-    for noise, rate, steps in groups:
+    for kind, noise, rate, steps in groups:
+        if kind == "laplace":
+            total += steps / max(noise, 1e-6)
+            continue
         inverse = min(max(noise, 1e-3), 1e6) ** -2
         total += steps * min(inverse / 2, rate**2 * math.expm1(min(inverse, 50.0)))
     return total
@@ -177,19 +210,22 @@ def _nats(groups: tuple[Group, ...]) -> float:
 def _epsilon(groups: tuple[Group, ...], delta: float, grid: float) -> float:
     if not groups:
         return 0.0
-    if min(noise for noise, _rate, _steps in groups) < SMALLEST_NOISE:
+    if any(noise < SMALLEST[kind] for kind, noise, _rate, _steps in groups):
         return math.inf
     whole = None
-    for noise, rate, steps in groups:
-        part = _one(noise, rate, grid).self_compose(steps)
+    for kind, noise, rate, steps in groups:
+        part = _one(kind, noise, rate, grid).self_compose(steps)
         whole = part if whole is None else whole.compose(part)
     assert whole is not None
     return float(whole.get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=64)
-def _one(noise: float, rate: float, grid: float) -> pld.PrivacyLossDistribution:
+def _one(kind: Mechanism, noise: float, rate: float, grid: float) -> pld.PrivacyLossDistribution:
     """The loss of one step."""
+    if kind == "laplace":
+        scale = min(noise, LARGEST_NOISE)
+        return pld.from_laplace_mechanism(scale, value_discretization_interval=grid)
     return pld.from_gaussian_mechanism(
         min(noise, LARGEST_NOISE), sampling_prob=rate, value_discretization_interval=grid
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,9 @@ from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
 from clients.sums import Places, bounded, noised
 from server.pairs import listed
-from shared.accounting import noise_for
+from shared.accounting import scale_for
 from shared.adapter import Adapter
 from shared.metrics import ndcg
-from shared.plan import default_delta
 from shared.ranking import rank
 from shared.tasks import co_visitation as task
 
@@ -83,23 +81,18 @@ def drawn(
 def let_out(
     channel: Channel, places: Places, *, epsilons: Sequence[float], seed: int, name: str
 ) -> dict[float, Sums]:
-    """What a channel adds under each ε at 1/N^1.1; its number of shoppers is taken as public."""
+    """What a channel adds under each ε."""
     total = bounded(channel.platform.told, places)
     return {
         epsilon: noised(
             total,
             places,
             weight=channel.weight,
-            noise_multiplier=_noise(epsilon, len(channel.platform.rows.histories)),
+            noise_multiplier=scale_for(epsilon),
             randomness=simulated(seed, str(epsilon), name),
         )
         for epsilon in epsilons
     }
-
-
-@lru_cache(maxsize=1024)
-def _noise(epsilon: float, shoppers: int) -> float:
-    return noise_for(epsilon, default_delta(shoppers), sampling_rate=1.0, steps=1)
 
 
 def believed(

@@ -22,7 +22,7 @@ from clients.ledger import balance
 from clients.platform import Platform
 from server.config import Federation
 from server.registry import Registry
-from shared.accounting import Charge, noise_for
+from shared.accounting import Charge, scale_for
 from shared.errors import ConfigError
 from shared.files import made_folder, replacing
 from shared.plan import Plan, default_delta, plan
@@ -113,7 +113,7 @@ def protected(
         open_ = unprotected(platform.config, place)
         assert open_.policy is not None
         count = len(platform.rows.histories)
-        noise = None if pairs is None else sums_noise(scenario, count, epsilon=epsilon)
+        noise = None if pairs is None else sums_noise(scenario, epsilon=epsilon)
         made = plan_of(scenario, count, epsilon=epsilon, sums_noise=noise)
         policy = replace(open_.policy, plan=made, pairs=pairs, sums_noise=noise)
         configs.append(replace(open_, share_metrics=False, policy=policy))
@@ -144,12 +144,9 @@ def write(it: Protected, *, resume: bool) -> None:
             part.write_text(dump_platform(config))
 
 
-def sums_noise(scenario: Scenario, shoppers: int, *, epsilon: float) -> float | None:
-    """σ of the one release of sums; None where none are taken."""
-    if scenario.sums is None:
-        return None
-    share = scenario.sums.share * epsilon
-    return noise_for(share, default_delta(shoppers), sampling_rate=1.0, steps=1)
+def sums_noise(scenario: Scenario, *, epsilon: float) -> float | None:
+    """b of the one release of sums; None where none are taken."""
+    return None if scenario.sums is None else scale_for(scenario.sums.share * epsilon)
 
 
 def plan_of(
@@ -174,7 +171,7 @@ def plan_of(
         update_norm=settings.update_norm,
         rounds=federation.rounds,
         delta=default_delta(shoppers),
-        beside=[] if sums_noise is None else [Charge(sums_noise)],
+        beside=[] if sums_noise is None else [Charge(sums_noise, mechanism="laplace")],
     )
 
 

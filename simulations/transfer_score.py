@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from clients.platform import Platform
 from clients.randomness import Randomness, Stream, simulated
-from clients.sums import SENSITIVITY
 from shared.accounting import noise_for
 from shared.events import Histories
 from shared.plan import default_delta
@@ -32,6 +31,8 @@ from shared.plan import default_delta
 EPSILON = 0.5  # of the one release that the score needs
 K = 32  # directions, chosen on the embedded world: fewer blur the law, more add to the noise
 ON_COUNT = 0.1  # of a vector's squared norm; one number among 497 needs little
+# What rounding to a grid adds to a vector of norm 1 is √D·2^-24.
+SENSITIVITY = 1 + 2.0**-10
 SURE = 1.64  # standard errors from zero beyond which the sign is believed: 5 % of each side
 PUBLIC = 20_260_101  # seed of the directions, the same everywhere
 

@@ -18,7 +18,7 @@ answer_seconds = 1.0           # replies leave at whole multiples of this, 0 at 
 
 [sums]                         # without it nothing is told of which items go together
 pairs = "pairs.safetensors"    # the public list that is counted over
-epsilon = 2.5                  # of the budget, for this one release; or noise_multiplier
+epsilon = 2.5                  # of the budget, for this one release; or noise_multiplier, its 1/ε
 
 [privacy]                      # for public or made-up rows: nothing is protected
 unprotected = true
@@ -33,10 +33,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE, Charge, noise_for
+from shared.accounting import LARGEST_NOISE, SMALLEST_LAPLACE, Charge, scale_for
 from shared.config import Section
 from shared.errors import ConfigError, PlanError
-from shared.plan import Plan, default_delta, plan
+from shared.plan import Plan, plan
 
 UPDATE_NORM = 100.0  # far beyond what a round moves: it bounds what a fault could send
 
@@ -54,7 +54,7 @@ class Policy:
         answer_seconds: replies leave at whole multiples of this; 0 is at once.
         metrics_noise: σ of a release of validation metrics, or None: never released under a Plan.
         pairs: file of the pairs whose sums may leave, or None: none may.
-        sums_noise: σ of that release; None where there is no Plan.
+        sums_noise: b of that release, 1/ε; None where there is no Plan.
     """
 
     plan: Plan | None
@@ -110,14 +110,14 @@ class SumsSection(Section):
 
     pairs: str
     epsilon: float | None = None
-    noise_multiplier: float | None = Field(default=None, ge=SMALLEST_NOISE, le=LARGEST_NOISE)
+    noise_multiplier: float | None = Field(default=None, ge=SMALLEST_LAPLACE, le=LARGEST_NOISE)
 
 
 def sums_noise(section: PrivacySection, sums: SumsSection, *, where: str) -> float | None:
-    """σ of the one release of sums; None where nothing is protected.
+    """b of the one release of sums; None where nothing is protected.
 
     Raises:
-        ConfigError: ε and σ are both or neither given under a Plan, or one without.
+        ConfigError: ε and b are both or neither given under a Plan, or one without.
         PlanError: ε is out of range.
     """
     given = (sums.epsilon is not None) + (sums.noise_multiplier is not None)
@@ -131,10 +131,7 @@ def sums_noise(section: PrivacySection, sums: SumsSection, *, where: str) -> flo
         )
     if sums.epsilon is None:
         return sums.noise_multiplier
-    delta = section.delta  # one that is out of range is told of [privacy]
-    if delta is None or not 0 < delta < 1:
-        delta = default_delta(max(2, section.shoppers_at_least or 0))
-    return noise_for(sums.epsilon, delta, sampling_rate=1.0, steps=1)
+    return scale_for(sums.epsilon)
 
 
 def policy_of(
@@ -186,7 +183,7 @@ def policy_of(
                 rounds=section.rounds,
                 delta=section.delta,
                 expected_batch=section.expected_batch,
-                beside=[] if noise is None else [Charge(noise)],
+                beside=[] if noise is None else [Charge(noise, mechanism="laplace")],
             )
         except PlanError as fault:
             raise PlanError(fault.what, where=f"{where} [privacy]", todo=fault.todo) from None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from clients.randomness import (
     secure,
     simulated,
 )
+from shared.accounting import Mechanism
 
 HERE = simulated("test")
 MANY = 200_000
@@ -138,6 +140,26 @@ def test_normals_do_not_depend_on_one_another(apart: int) -> None:
         assert abs(pairs.mean()) < 4 * pairs.std() / math.sqrt(len(pairs))
 
 
+def test_laplaces_are_laplace_s_in_bulk_in_moments_and_in_the_tails() -> None:
+    drawn = HERE.laplaces(Stream.SUMS, 0, MANY)
+    assert kstest(drawn, "laplace").pvalue > 0.01
+    # E z^k is k! for even k; var(z^k) is E z^2k - (E z^k)^2.
+    for power, moment, spread in ((1, 0, 2), (2, 2, 20), (3, 0, 720), (4, 24, 39744)):
+        assert (drawn**power).mean() == pytest.approx(moment, abs=4 * math.sqrt(spread / MANY))
+    for beyond in (1, 3, 6, 8):
+        expected = MANY * math.exp(-beyond)
+        assert abs((abs(drawn) > beyond).sum() - expected) < 4 * math.sqrt(expected)
+    assert 8 < abs(drawn).max() < 25
+
+
+@pytest.mark.parametrize("apart", [1, 2, MANY // 4, MANY // 2])
+def test_laplaces_do_not_depend_on_one_another(apart: int) -> None:
+    drawn = HERE.laplaces(Stream.SUMS, 1, MANY)
+    for one in (drawn, np.sign(drawn), np.abs(drawn) - 1):
+        pairs = one[:-apart] * one[apart:]
+        assert abs(pairs.mean()) < 4 * pairs.std() / math.sqrt(len(pairs))
+
+
 def test_normals_of_different_numbers_are_different() -> None:
     one, other = (HERE.normals(Stream.NOISE, number, 1000) for number in (0, 1))
     assert not np.intersect1d(one, other).size
@@ -149,12 +171,20 @@ def test_normals_of_different_numbers_are_different() -> None:
 sums = hnp.arrays(np.float64, st.integers(0, 6), elements=st.floats(-1e4, 1e4))
 clips = st.floats(1e-3, 1e3)
 multipliers = st.floats(0.2, 1e3)
+mechanisms = st.sampled_from(get_args(Mechanism))
 
 
 def noised(
-    total: NDArray[np.float64], clip: float, multiplier: float, *, number: int = 0
+    total: NDArray[np.float64],
+    clip: float,
+    multiplier: float,
+    *,
+    number: int = 0,
+    mechanism: Mechanism = "gaussian",
 ) -> NDArray[np.float64]:
-    return HERE.on_grid(total, sensitivity=clip, multiplier=multiplier, number=number)
+    return HERE.on_grid(
+        total, sensitivity=clip, multiplier=multiplier, number=number, mechanism=mechanism
+    )
 
 
 @given(clips, multipliers)
@@ -166,27 +196,27 @@ def test_the_grid_is_a_power_of_two_far_below_clip_and_noise(
     assert grid <= min(clip, clip * multiplier) * 2.0**-FINENESS < 2 * grid
 
 
-@given(sums, clips, multipliers)
+@given(sums, clips, multipliers, mechanisms)
 def test_every_output_is_on_the_grid(
-    total: NDArray[np.float64], clip: float, multiplier: float
+    total: NDArray[np.float64], clip: float, multiplier: float, mechanism: Mechanism
 ) -> None:
-    told = noised(total, clip, multiplier)
+    told = noised(total, clip, multiplier, mechanism=mechanism)
     steps = told / grid_of(clip, multiplier)  # exact: by a power of two
     assert told.shape == total.shape
     assert (steps == np.rint(steps)).all()
     assert (np.abs(steps) < 2.0**53).all()  # so that no sum of two was rounded
 
 
-@given(sums, clips, multipliers, st.integers(-(2**40), 2**40))
+@given(sums, clips, multipliers, st.integers(-(2**40), 2**40), mechanisms)
 def test_a_sum_that_is_so_many_steps_on_gives_the_same_so_many_steps_on(
-    total: NDArray[np.float64], clip: float, multiplier: float, steps: int
+    total: NDArray[np.float64], clip: float, multiplier: float, steps: int, mechanism: Mechanism
 ) -> None:
     # Which values can be reached is then the same for every sum: the last bits tell nothing.
     grid = grid_of(clip, multiplier)
     start = np.rint(total / grid) * grid
     on = start + steps * grid  # exact below 2^53 steps
-    moved = noised(on, clip, multiplier) - noised(start, clip, multiplier)
-    assert (moved == steps * grid).all()
+    told = [noised(it, clip, multiplier, mechanism=mechanism) for it in (on, start)]
+    assert (told[0] - told[1] == steps * grid).all()
 
 
 @given(sums, sums, clips, multipliers)
@@ -212,9 +242,12 @@ def test_neighbours_of_the_grid_are_all_reached_from_every_sum() -> None:
 
 
 def test_the_noise_has_the_deviation_it_should_in_every_place() -> None:
-    for clip, multiplier in ((1.0, 1.0), (0.1, 3.0), (20.0, 0.5)):
-        told = noised(np.zeros(50_000), clip, multiplier) / (clip * multiplier)
-        assert kstest(told, "norm").pvalue > 0.01
+    laws: dict[Mechanism, str] = {"laplace": "laplace", "gaussian": "norm"}
+    for mechanism, law in laws.items():
+        for clip, multiplier in ((1.0, 1.0), (0.1, 3.0), (20.0, 0.5), (1.0, 0.02)):
+            told = noised(np.zeros(50_000), clip, multiplier, mechanism=mechanism)
+            told = told / (clip * multiplier)
+            assert kstest(told, law).pvalue > 0.01
     halves = told.reshape(2, -1)
     assert abs((halves[0] * halves[1]).mean()) < 4 / math.sqrt(halves.shape[1])
 

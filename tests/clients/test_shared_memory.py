@@ -147,7 +147,7 @@ def test_without_noise_it_is_the_others_mean_over_what_is_sold_here(took_part: b
 def test_an_item_that_is_in_no_list_is_neither_popular_nor_near_anything() -> None:
     here = places(SHOPS[1], PAIRS)
     part = released(
-        named(SHOPS[0], "cabde"),
+        named(SHOPS[0], "cabde", "ca"),
         places(SHOPS[0], PAIRS),
         weight=1.0,
         noise_multiplier=0.0,
@@ -185,7 +185,7 @@ def test_the_noise_that_is_reckoned_with_is_the_others_own() -> None:
     here = places(SHOPS[0], PAIRS)
     found = others(added(PAIRS, parts), here, own=parts[0], weight=WEIGHTS[0])
     mean = (28 * parts[1][task.TOGETHER] + 3 * parts[2][task.TOGETHER]) / 31
-    noise = np.hypot(28 * 0.5, 3 * 1.0) * SENSITIVITY / 31
+    noise = np.sqrt(2) * np.hypot(28 * 0.5, 3 * 1.0) * SENSITIVITY / 31
     believed = posterior_mean(mean.astype(np.float64), float(noise))
     by_hand = np.zeros((6, 6))
     order = [SHOPS[0].find(letter) for letter in LISTED]  # "f", not sold here, is the last
@@ -201,7 +201,9 @@ def test_the_same_sum_is_believed_sooner_of_kin_than_of_strangers() -> None:
     strangers = replace(met(items, np.array(keys, np.int64)), directed=False)
     kin = np.arange(len(strangers)) % 10 == 0
     pairs = replace(strangers, nearness=np.where(kin, 0.9, 0.1).astype(np.float32))
-    sums = np.where(kin, 3.0, 0.0) + np.random.default_rng(0).normal(size=len(pairs))
+    sums = np.where(kin, 3.0, 0.0) + np.random.default_rng(0).laplace(
+        scale=0.5**0.5, size=len(pairs)
+    )
     watched = [10, 11]  # one of kin, one of strangers
     sums[watched] = 2.5
     told = {
@@ -231,7 +233,7 @@ def test_sums_over_another_list_or_of_another_task_are_refused() -> None:
 def mixture(sizes: Sequence[float], *, zeros: int = 5000) -> tuple[NDArray[np.float64], ...]:
     """True sums, most of them 0, and the same with noise of deviation 1."""
     true = np.concatenate([np.zeros(zeros), np.repeat(np.array(sizes, np.float64), 50)])
-    return true, true + np.random.default_rng(0).normal(size=len(true))
+    return true, true + np.random.default_rng(0).laplace(scale=0.5**0.5, size=len(true))
 
 
 def squared(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
@@ -261,7 +263,7 @@ def test_few_large_sums_among_zeros_are_found_again(sizes: list[float]) -> None:
     true, sums = mixture(sizes)
     found = posterior_mean(sums, 1.0)
     assert squared(found, true) < 0.15 * min(squared(sums, true), squared(0 * true, true))
-    assert found[true > 0].mean() == pytest.approx(true[true > 0].mean(), rel=0.05)
+    assert found[true > 0].mean() == pytest.approx(true[true > 0].mean(), rel=0.08)
 
 
 @pytest.mark.parametrize("largest", [100.0, 1000.0, 10_000.0, 100_000.0])

@@ -175,7 +175,7 @@ def test_under_plans_sums_and_rounds_are_paid_from_one_budget(
         kept = entries(config.policy)
         assert [entry.asked.purpose for entry in kept] == ["sums", "sums", "update", "update"]
         assert config.policy.sums_noise is not None
-        assert kept[0].charge == Charge(config.policy.sums_noise)
+        assert kept[0].charge == Charge(config.policy.sums_noise, mechanism="laplace")
         assert 0.99 * 8 < balance(config.policy).spent <= 8
 
 
