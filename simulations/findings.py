@@ -23,7 +23,7 @@ PROTOCOL = (
 )
 PRIVACY_COLUMNS = (
     *("platform", "ε", "NDCG@10", "no Plan", "over local", "95 % interval", "p"),
-    *("spent", "δ", "σ", "q", "steps", "σ of sums"),
+    *("spent", "δ", "σ", "q", "steps", "b of sums"),
 )
 PRIVACY = (
     "Each platform trained under a Plan of its own: neighbours differ by one shopper's whole "
