@@ -20,7 +20,7 @@ SECTIONS = {  # in the page's order, each with a note
     "data_categories": "The kinds of columns that are read.",
     "plan": "Public numbers, from the platform's own file.",
     "budget": "For all rounds of all runs. ε is rounded up, what is left of it down.",
-    "releases": "All that left with a charge, by σ over an L2 norm or b over an L1 norm, and ε so far.",
+    "releases": "All that left; σ is over an L2 norm, b over an L1 norm; ε is of all so far.",
     "other_data_sets": "Releases of other data sets in this Ledger; their budgets are their own.",
     "shopper_on_several_platforms": "If each of k platforms released what this one did: ε of all "
     "at the same δ; the sum k·ε at k·δ; and that sum if each spends such a budget to its end.",
