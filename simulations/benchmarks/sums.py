@@ -40,7 +40,7 @@ def measure(
     Args:
         config: of the table.
         splits: drawn anew.
-        epsilons: each the whole budget of a release of sums.
+        epsilons: each the whole budget of a release of sums, at any δ.
         nearest: pairs of each item with so many.
         cache: folder of item vectors.
         progress: called after each split.

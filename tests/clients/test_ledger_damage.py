@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.chain import verified
 from clients.ledger import Asked, Ledger, entries
 from shared.accounting import Charge
 from shared.errors import LedgerError
@@ -287,3 +288,13 @@ def test_another_database_is_no_ledger(policy: Policy) -> None:
     with closing(sqlite3.connect(policy.ledger)) as base:
         base.execute("CREATE TABLE things (name TEXT)")
     refused(policy, "is damaged")
+
+
+def test_an_entry_from_before_mechanisms_were_named_is_a_gaussian(used: Policy) -> None:
+    with closing(sqlite3.connect(used.ledger)) as base:
+        (text,) = base.execute("SELECT text FROM entries WHERE number = 1").fetchone()
+    old = text.replace('"mechanism":"gaussian",', "")
+    assert old != text
+    start = entries(used)[0].before
+    (entry,) = verified([(1, old, digest(old))], start=start, where=used.ledger)
+    assert entry.charge == ROUND == Charge(100.0, mechanism="gaussian")

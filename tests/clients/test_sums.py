@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import kstest
+from scipy.stats import beta, kstest
 
 from clients.memory import REACH, Memory
 from clients.randomness import simulated
@@ -71,6 +71,7 @@ def added_by(row: list[int], places: Places) -> NDArray[np.float64]:
 
 
 ALL = Places(undirected(EVERY), SOLD)
+RELEASES = 20_000
 
 
 @given(LISTS, SOME, ROW, st.integers(0, 5))
@@ -214,6 +215,35 @@ def test_the_noise_has_the_spread_that_is_paid_for_on_every_number() -> None:
     assert (noise != 0).all()
     # Times the weight, the noise has the variance that is told, times the weight.
     assert 3.0 * told[task.VARIANCE][0] == pytest.approx((3.0 * spread) ** 2)
+
+
+@pytest.mark.parametrize("word", ["jc", "cd", "cdefgh"])
+def test_who_watches_release_after_release_tells_a_shopper_from_none_as_epsilon_allows_and_no_more(
+    word: str,
+) -> None:
+    # The best test there is, of likelihoods, under ε = 1: its bound comes near 1 and stays below.
+    others = named("cdh", "efg")
+    there, absent = bounded(named("cdh", "efg", word), ALL), bounded(others, ALL)
+
+    def bound(scale: float) -> float:
+        """ε is at least this, with 99 % confidence (Clopper and Pearson)."""
+        counts = []
+        for name, total in (("there", there), ("absent", absent)):
+            drawn = simulated(name).on_grid(
+                np.tile(total, (RELEASES, 1)),
+                sensitivity=SENSITIVITY,
+                multiplier=scale,
+                number=0,
+                mechanism="laplace",
+            )
+            nearer = np.abs(drawn - absent).sum(1) - np.abs(drawn - there).sum(1)
+            counts.append([(nearer > at).sum() for at in (-0.5, 0.0, 0.5, 0.9)])
+        least = beta.ppf(0.005, counts[0], RELEASES - np.array(counts[0]) + 1)
+        most = beta.ppf(0.995, np.array(counts[1]) + 1, RELEASES - np.array(counts[1]))
+        return float(np.log(least / most).max())
+
+    assert 0.6 < bound(1.0) < 1.0
+    assert bound(0.5) > 1.0
 
 
 def test_noise_repeats_under_one_seed_and_differs_under_another() -> None:
