@@ -29,6 +29,7 @@ from shared.update import Noise
 
 FINENESS = 24  # bits below the smaller of clip and noise; √d·2^-24 is what rounding adds to a clip
 HALVES = 4  # normals that are summed, then halved
+BLOCK = 2**16  # Laplace numbers that are drawn at a time
 
 
 class Stream(IntEnum):
@@ -83,10 +84,16 @@ class Randomness:
 
         X1·X2 + X3·X4, the determinant of a matrix of normals (Kotz, Kozubowski & Podgórski, The
         Laplace Distribution and Generalizations, 2001, 2.2), in which eight logarithms and angles
-        meet, so that no last bit of one of them is left to be read.
+        meet, so that no last bit of one of them is left to be read. In blocks, each a draw of its
+        own, numbered number·2^32 and on: a number takes 128 bytes of words.
         """
-        one, other, third, fourth = self.normals(stream, number, 4 * count).reshape(4, count)
-        return np.asarray(one * other + third * fourth)
+        found = np.empty(count)
+        for block, start in enumerate(range(0, count, BLOCK)):
+            part = found[start : start + BLOCK]
+            drawn = self.normals(stream, (number << 32) + block, 4 * len(part))
+            one, other, third, fourth = drawn.reshape(4, -1)
+            part[:] = one * other + third * fourth
+        return found
 
     def on_grid(
         self,

@@ -20,7 +20,7 @@ SECTIONS = {  # in the page's order, each with a note
     "data_categories": "The kinds of columns that are read.",
     "plan": "Public numbers, from the platform's own file.",
     "budget": "For all rounds of all runs. ε is rounded up, what is left of it down.",
-    "releases": "All that left; σ is over an L2 norm, b over an L1 norm; ε is of all so far.",
+    "releases": "All that left. Noise is over an L2 norm (Laplace: L1), ε of all so far.",
     "other_data_sets": "Releases of other data sets in this Ledger; their budgets are their own.",
     "shopper_on_several_platforms": "If each of k platforms released what this one did: ε of all "
     "at the same δ; the sum k·ε at k·δ; and that sum if each spends such a budget to its end.",
@@ -154,7 +154,7 @@ def _asked(found: Facts, told: Facts, *, bounded: bool) -> dict[str, Any]:
             "Composition": f"{found['accounting']}; every release counts, of every run",
             "Mixing with other releases": "what else the platform publishes is not counted",
             "Algorithm": "DP-SGD: Poisson sampling of shoppers, one gradient a History, clipped, "
-            "with Gaussian noise; the numbers are the Plan's"
+            "with Gaussian noise; sums, if any: a Laplace mechanism, L1 norm 1 a History"
             if plan
             else "training without clipping or noise",
             "Utility": "not told here; atoll-sim compare measures it with and without noise",
@@ -264,7 +264,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    symbol = {"noise_multiplier": "noise σ or b", "sampling_rate": "rate q"}.get(name, name)
+    symbol = {"sampling_rate": "rate q"}.get(name, name)
     plain = symbol.replace("epsilon", "ε").replace("delta", "δ").replace("_", " ")
     return _text(plain[0].upper() + plain[1:] if plain.isascii() and len(plain) > 1 else plain)
 

@@ -11,7 +11,7 @@ reads what was released and what is public, so it costs nothing.
 
 The noise of several platforms is a sum of Laplace's, and is taken for one of the same variance,
 whose tails are the heaviest it can have: to take a sum for larger than it is costs more than to
-take it for smaller (docs/log.md).
+take it for smaller (docs/decisions/0024-laplace-noise-for-sums.md).
 
     P  pairs      M  items of the list      N  items of the Catalogue
 """
@@ -123,7 +123,9 @@ def posterior_mean(sums: NDArray[np.float64], noise: float) -> NDArray[np.float6
     full = counts > 0
     values, counts = middle[full], counts[full]
     sizes = np.concatenate([[0.0], np.geomspace(SMALLEST, FAR + BEYOND, SIZES)])
-    likely = np.exp(-np.sqrt(2) * np.abs(values[:, None] - sizes))  # [bins, sizes]
+    apart = np.abs(values[:, None] - sizes)  # [bins, sizes]
+    # Of each sum the likeliest size has 1, so that none is too far from all of them.
+    likely = np.exp(-np.sqrt(2) * (apart - apart.min(axis=1, keepdims=True)))
     belief = np.full(len(sizes), 1 / len(sizes))
     for _ in range(STEPS):
         share = likely * belief

@@ -5,8 +5,8 @@
 
 Guarantee of `bounded`: a History more or less changes the sum by at most 1 in L1 norm, whatever is
 in it. So the release is one Laplace mechanism over all shoppers (Dwork et al., TCC 2006): noise of
-scale 1/ε, and no δ. A History has few pairs, and of few numbers an L1 norm asks for less noise
-than an L2 norm (docs/log.md).
+scale 1/ε, at any δ. A History has few pairs, and of few numbers an L1 norm asks for less noise
+than an L2 norm (docs/decisions/0024-laplace-noise-for-sums.md).
 
     S  Histories      P  pairs      M  items of the list      N  items of the Catalogue
 """
@@ -74,7 +74,7 @@ def bounded(histories: Histories, places: Places) -> NDArray[np.float64]:
     | --- | --- |
     | no item of the list | nothing |
     | items, and no pair of the list | its last item, of norm 1 |
-    | the same pair again | what once does |
+    | the same pair again | nothing to any pair |
     | more than MOST pairs | those fewest events apart, of these the first in the list |
     """
     owner, item, _age = latest(histories, REACH)

@@ -40,7 +40,7 @@ class Charge:
 
     Attributes:
         noise_multiplier: σ, a Gaussian's standard deviation over the L2 sensitivity; or b, the
-            scale of a Laplace distribution over the L1 sensitivity, which costs 1/b and no δ.
+            scale of a Laplace distribution over the L1 sensitivity, which costs 1/b at any δ.
         sampling_rate: q, the chance of a shopper to be in one step; 1 takes everyone.
         steps: how many.
         mechanism: of which kind.
@@ -85,6 +85,7 @@ def epsilon(charges: Iterable[Charge], delta: float) -> float:
     | any σ below 0.2, any b below 0.02 | < 1 | ∞ |
     | a loss of thousands of nats | < 1 | ∞ |
     | σ above 10^4 | < 1 | as of 10^4, which is more |
+    | Laplace noise | below 1e-14 | up to ∞ |
 
     Args:
         charges: of one data set; their order does not matter.
@@ -103,7 +104,7 @@ def noise_for(
 ) -> float:
     """The smallest σ of Gaussians, to one part in ten thousand, whose `steps` cost at most ε at δ.
 
-    Where `beside` leaves less than a thirtieth of ε, it may be a few parts in a thousand more.
+    Where `beside` leaves little of ε, it may be a few parts in a thousand more.
 
     Args:
         epsilon: ε.

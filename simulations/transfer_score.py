@@ -1,6 +1,6 @@
 """How near a platform is to the others, told before anything is trained and for little ε.
 
-    History ─pairs of what followed what, by text→ unit vector ─Σ, + noise→ what each lets out
+    History ─pairs of what followed what, by text→ unit vector (L2) ─Σ, + noise→ what each lets out
     others' sums, own Histories ─at home→ Score: near or contrary, and what sharing should bring
 
 The untrained prior is a cosine: which of two items came first is all the same to it. So the order

@@ -21,7 +21,7 @@ NAME = "co-visitation"
 TOGETHER = "together"  # [P] shoppers with both items
 ITEMS = "items"  # [M] shoppers with the item; of bounded sums those whose last one it is
 FOLLOWING = "following"  # [P, 2] left then right, right then left; where Pairs are directed
-VARIANCE = "variance"  # [1] of the noise in each number of the two above
+VARIANCE = "laplace"  # [1] variance of the noise in each number of the two above
 WEIGHT = "weight"  # [1] public weights that were added
 
 

@@ -106,7 +106,7 @@ def test_every_release_stands_in_the_report_with_its_charge(spent: PlatformConfi
         assert release["run"] == "run-7"
         assert release["time"].startswith("2026-06-01T09:")
         assert (release["noise_multiplier"], release["sampling_rate"]) == (1.0, 0.01)
-        assert release["steps"] == 50
+        assert (release["mechanism"], release["steps"]) == ("gaussian", 50)
         assert release["epsilon_after"] == epsilon([CHARGE] * count, 1e-6)
     assert report["budget"]["spent"] == report["releases"][-1]["epsilon_after"]
     assert [it["adapter"][-1] for it in report["model_lineage"]["adapters"]] == ["1", "2", "3"]
