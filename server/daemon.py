@@ -105,7 +105,10 @@ def pairs(
     ] = False,
     item: Annotated[str, typer.Option(help="Column of the identifiers.")] = "item",
     text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
-    nearest: Annotated[int, typer.Option(min=1, max=1000, help="Of each item.")] = NEAREST,
+    nearest: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Of each item; more with more shoppers: runbook, Sums."),
+    ] = NEAREST,
     encoder: Annotated[
         str, typer.Option(help="Text encoder: the default, a folder or a Hugging Face id.")
     ] = DEFAULT_ENCODER,
