@@ -20,7 +20,7 @@ from server.registry import Registry
 from shared import terminal
 from shared.catalogue import Catalogue
 from shared.errors import ColumnError, ConfigError
-from shared.pairs import NEAREST, load_pairs, save_pairs
+from shared.pairs import MOST_NEAREST, NEAREST, load_pairs, nearest_for, save_pairs
 from shared.tables.config import ItemTable, load_platform
 from shared.tables.formats import format_of
 from shared.tables.table import read_catalogue
@@ -106,9 +106,12 @@ def pairs(
     item: Annotated[str, typer.Option(help="Column of the identifiers.")] = "item",
     text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
     nearest: Annotated[
-        int,
-        typer.Option(min=1, max=1000, help="Of each item; more with more shoppers: runbook, Sums."),
-    ] = NEAREST,
+        int | None,
+        typer.Option(min=1, max=MOST_NEAREST, help=f"Of each item; {NEAREST}, or by --shoppers."),
+    ] = None,
+    shoppers: Annotated[
+        int | None, typer.Option(min=1, help="Of all platforms, a public number: sets --nearest.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="Text encoder: the default, a folder or a Hugging Face id.")
     ] = DEFAULT_ENCODER,
@@ -125,10 +128,11 @@ def pairs(
             for it in sources
         ]
         with terminal.showing() as progress:
+            sold = listing.union([_items(table) for table in tables])
             made = listing.listed(
-                [_items(table) for table in tables],
+                [sold],
                 encoder=encoder,
-                nearest=nearest,
+                nearest=nearest or nearest_for(shoppers or 1, len(sold)),
                 progress=progress,
             )
     save_pairs(made, out)

@@ -32,6 +32,9 @@ from shared.words import Words
 
 FORMAT = "atoll-pairs-1"
 NEAREST = 40  # by text, of each item: docs/log.md
+A_SHOPPER = 10  # pairs that a large federation has noise for, about: docs/log.md
+MOST_NEAREST = 1000
+APART = 0.55  # of each item's nearest, those that are not listed from the other side too
 BLOCK = 1024  # items whose nearest are sought at a time
 ANEW = "fetch it anew from the coordinator"
 
@@ -84,6 +87,18 @@ class Pairs:
         place[place == len(self)] = 0
         known = (low >= 0) & (self.keys[place] == wanted) if len(self) else np.zeros(len(low), bool)
         return np.where(known, place, -1)
+
+
+def nearest_for(shoppers: int, items: int) -> int:
+    """How many nearest of each item a federation of so many shoppers should list.
+
+    NEAREST, or as many as make about A_SHOPPER pairs a shopper; at most MOST_NEAREST.
+
+    Args:
+        shoppers: of all platforms, a public number.
+        items: of the list.
+    """
+    return min(MOST_NEAREST, max(NEAREST, round(A_SHOPPER * shoppers / (APART * items))))
 
 
 def near(

@@ -18,7 +18,7 @@ import typer
 
 from shared import terminal
 from shared.files import made_folder, replacing
-from shared.pairs import NEAREST
+from shared.pairs import A_SHOPPER, MOST_NEAREST, NEAREST
 from simulations.federations import one_core_each
 from simulations.options import CACHE, AsJson, Cache
 from simulations.planning.findings import assumptions, table, told
@@ -63,7 +63,14 @@ Table = Annotated[
 ]
 Others = Annotated[int, typer.Option(min=1, max=100, help="Platforms beside the one that asks.")]
 Draws = Annotated[int, typer.Option(min=2, max=100, help="Times the shoppers are divided anew.")]
-Nearest = Annotated[int, typer.Option(min=1, max=1000, help="Pairs of each item with so many.")]
+Nearest = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_NEAREST,
+        help=f"Pairs of each item with so many; {NEAREST}, or about {A_SHOPPER} pairs a shopper.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything.")]
 Out = Annotated[Path, typer.Option(help="Folder of plan.json and plan.html.")]
 
@@ -76,7 +83,7 @@ def plan(
     platform: Table = None,
     others: Others = 4,
     draws: Draws = 8,
-    nearest: Nearest = NEAREST,
+    nearest: Nearest = None,
     seed: Seed = 0,
     out: Out = Path("runs/plan"),
     cache: Cache = CACHE,
@@ -97,14 +104,15 @@ def plan(
             chosen = find(shoppers=ground.shoppers)
         made_folder(out)
         asked = Asked(chosen, epsilons, draws=draws, others=others, seed=seed)
-        points = measure(ground.whole, ground.places, asked, progress=progress)
+        points = measure(ground.whole, ground.listed, asked, progress=progress)
+    sizes = sorted({it.everyone for it in chosen})
     facts = {
         "format": 1,
         "atoll": version("atoll"),
         "ground": ground.name,
         "shoppers": ground.shoppers,
         "items": len(ground.whole.rows.catalogue),
-        "pairs": len(ground.places.pairs),
+        "pairs": {it: len(ground.listed(it).pairs) for it in sizes},
         "others": others,
         "draws": draws,
         "nearest": nearest,
@@ -122,7 +130,7 @@ def told_at_last(
 ) -> None:
     """Write plan.json and plan.html, and print what they say."""
     assumes = assumptions(
-        asked, ground=facts["ground"], shoppers=facts["shoppers"], nearest=facts["nearest"]
+        asked, ground=facts["ground"], shoppers=facts["shoppers"], pairs=facts["pairs"]
     )
     says = told(points, asked)
     result = {**facts, "points": rows(points), "says": says, "assumes": assumes}

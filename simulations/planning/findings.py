@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from shared.metrics import CONFIDENCE
 from simulations.findings import percent
@@ -99,8 +99,14 @@ def by_case(points: Sequence[Point]) -> list[list[Point]]:
     return list(found.values())
 
 
-def assumptions(asked: Asked, *, ground: str, shoppers: int, nearest: int) -> list[str]:
-    """What the figures hold under."""
+def numbers(pairs: Mapping[int, int]) -> str:
+    """How many pairs lists have, in words."""
+    few, many = min(pairs.values()), max(pairs.values())
+    return f"{few:,}" if few == many else f"{few:,} (in the smallest federation) to {many:,}"
+
+
+def assumptions(asked: Asked, *, ground: str, shoppers: int, pairs: Mapping[int, int]) -> list[str]:
+    """What the figures hold under; `pairs` are those of the list, by shoppers of the federation."""
     largest = max(asked.cases, key=lambda it: it.everyone)
     others = [
         size for name, size in divided(largest, others=asked.others).items() if name != ASKING
@@ -113,7 +119,7 @@ def assumptions(asked: Asked, *, ground: str, shoppers: int, nearest: int) -> li
         f"shoppers {max(others):,} each. The same shoppers on more platforms bring more noise.",
         "Every platform, the asking one too, releases its sums once, its whole budget of ε for "
         "them, at no δ. A budget shared with rounds buys less.",
-        f"Sums are taken over each item's {nearest} nearest by text. Without noise it is exact "
+        f"Sums are taken over {numbers(pairs)} pairs near by text. Without noise it is exact "
         "counts of every pair that occurs, which only one owner's channels may tell each other.",
         "Nothing is trained: text, own memory, and the others' sums. The gain is over text and own "
         "memory alone, on the same shoppers.",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from clients.platform import Platform
 from clients.sums import Places
 from shared.errors import ConfigError
+from shared.pairs import nearest_for
 from shared.tables.config import load_platform
 from shared.text import Progress, silent
 from simulations.channels import near_pairs
@@ -37,12 +39,12 @@ class Ground:
     Attributes:
         name: of the table, for people.
         whole: all of them.
-        places: the public list of pairs over their Catalogue.
+        listed: the public list of pairs over their Catalogue, for a federation of so many.
     """
 
     name: str
     whole: Platform
-    places: Places
+    listed: Callable[[int], Places]
 
     @property
     def shoppers(self) -> int:
@@ -51,13 +53,13 @@ class Ground:
 
 
 def embedded(
-    shoppers: int, *, nearest: int, cache: Path, seed: int, progress: Progress = silent
+    shoppers: int, *, nearest: int | None, cache: Path, seed: int, progress: Progress = silent
 ) -> Ground:
     """So many shoppers of the embedded world, over 3,000 items.
 
     Args:
         shoppers: to be made.
-        nearest: pairs of each item with so many.
+        nearest: pairs of each item with so many; None is as many as fit the federation.
         cache: folder of item vectors.
         seed: of the world.
         progress: told what is being done.
@@ -67,10 +69,12 @@ def embedded(
         (path,) = write(generate(wide_world(shoppers), seed=seed), Path(folder)).values()
         progress(f"making {shoppers:,} shoppers", 1, 1)
         whole = opened(load_platform(path), cache=cache, progress=progress)
-    return Ground("the embedded world", whole, near_pairs(whole, nearest=nearest, cache=cache))
+    return Ground("the embedded world", whole, _lists(whole, nearest=nearest, cache=cache))
 
 
-def from_table(path: Path, *, nearest: int, cache: Path, progress: Progress = silent) -> Ground:
+def from_table(
+    path: Path, *, nearest: int | None, cache: Path, progress: Progress = silent
+) -> Ground:
     """The shoppers of a platform's file.
 
     Raises:
@@ -78,7 +82,13 @@ def from_table(path: Path, *, nearest: int, cache: Path, progress: Progress = si
     """
     config = load_platform(path)
     whole = opened(config, cache=cache, progress=progress)
-    return Ground(config.name, whole, near_pairs(whole, nearest=nearest, cache=cache))
+    return Ground(config.name, whole, _lists(whole, nearest=nearest, cache=cache))
+
+
+def _lists(whole: Platform, *, nearest: int | None, cache: Path) -> Callable[[int], Places]:
+    items = len(whole.rows.catalogue)
+    made = lru_cache(lambda count: near_pairs(whole, nearest=count, cache=cache))
+    return lambda shoppers: made(nearest or nearest_for(shoppers, items))
 
 
 def cases(

@@ -11,7 +11,7 @@ trained and no test part is read (simulations/channels.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -99,13 +99,17 @@ class Point:
 
 
 def measure(
-    whole: Platform, places: Places, asked: Asked, *, progress: Progress = silent
+    whole: Platform,
+    listed: Callable[[int], Places],
+    asked: Asked,
+    *,
+    progress: Progress = silent,
 ) -> list[Point]:
     """A Point for each case, in the order of `asked`, and in it without noise and for each ε.
 
     Args:
         whole: the table that all shoppers are drawn from.
-        places: the public list of pairs.
+        listed: the public list of pairs of a federation of so many shoppers.
         asked: what is to be measured.
         progress: called after each budget of each federation.
 
@@ -125,6 +129,7 @@ def measure(
             asking = _Asking.of(whole, group[0], asked, draw=draw)
             base.append(asking.told(asking.alone))
             for case in group:
+                places = listed(case.everyone)
                 for epsilon, recall in _joined(whole, places, asking, case, asked, draw=draw):
                     reached[case, epsilon].append(asking.told(recall))
                     done += 1

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from simulations.findings import percent
 from simulations.html import document, listing, panels, table, text
-from simulations.planning.findings import by_case, kinds, label, line, lines, told
+from simulations.planning.findings import by_case, kinds, label, line, lines, numbers, told
 from simulations.planning.joining import Asked, Point
 from simulations.plots import FOURTH, INK, MUTED, OWN, SHARED, THIRD, panel
 
@@ -155,7 +155,7 @@ def _gain(point: Point) -> str:
 def _made(facts: Mapping[str, Any]) -> dict[str, str]:
     ground = (
         f"{facts['ground']}: {facts['shoppers']:,} shoppers, {facts['items']:,} items, "
-        f"{facts['pairs']:,} pairs"
+        f"{numbers(facts['pairs'])} pairs"
     )
     return {
         "shoppers": text(ground),

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from shared import pairs as module
 from shared.adapter import Adapter, save_adapter
 from shared.errors import PairsError
-from shared.pairs import Pairs, load_pairs, met, near, save_pairs
+from shared.pairs import Pairs, load_pairs, met, near, nearest_for, save_pairs
 from shared.words import words_of
 
 ITEMS = ("cup", "ink", "lamp", "pen", "salt")
@@ -73,6 +73,23 @@ def test_each_item_is_paired_with_its_nearest_in_rising_order_and_once(
     pairs = near(names(size), vectors, count=count)
     assert places(pairs) == sorted(nearest(vectors, count))
     assert (pairs.items, pairs.directed) == (tuple(names(size)), False)
+
+
+@pytest.mark.parametrize(
+    ("shoppers", "items", "nearest"),
+    [
+        (1, 2, 40),
+        (22_363, 12_101, 40),  # Amazon Beauty, on whose validation part 40 was chosen
+        (30_000, 3_000, 182),
+        (100_000, 3_000, 606),
+        (300_000, 3_000, 1000),
+    ],
+)
+def test_a_large_federation_lists_about_ten_pairs_a_shopper(
+    shoppers: int, items: int, nearest: int
+) -> None:
+    assert nearest_for(shoppers, items) == nearest
+    assert nearest_for(shoppers * 2, items) >= nearest
 
 
 def test_the_nearer_half_of_many_items_is_found_as_well() -> None:

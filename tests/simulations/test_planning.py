@@ -48,7 +48,7 @@ def asked() -> Asked:
 
 @pytest.fixture(scope="module")
 def points(ground: Ground, asked: Asked) -> dict[tuple[Case, float | None], Point]:
-    found = measure(ground.whole, ground.places, asked)
+    found = measure(ground.whole, ground.listed, asked)
     return {(point.case, point.epsilon): point for point in found}
 
 
@@ -94,9 +94,9 @@ def test_the_same_seed_gives_the_same_figures_and_another_gives_others(
 ) -> None:
     again = replace(asked, cases=(SMALL,))
     assert [points[SMALL, epsilon] for epsilon in (None, PLENTY, LITTLE)] == measure(
-        ground.whole, ground.places, again
+        ground.whole, ground.listed, again
     )
-    assert measure(ground.whole, ground.places, replace(again, seed=1))[0] != points[SMALL, None]
+    assert measure(ground.whole, ground.listed, replace(again, seed=1))[0] != points[SMALL, None]
 
 
 def test_as_many_shoppers_are_drawn_as_were_asked_for_and_nobody_twice(ground: Ground) -> None:
@@ -118,7 +118,7 @@ def test_who_asks_does_not_depend_on_the_federation(ground: Ground) -> None:
 def test_the_test_part_is_never_read(
     ground: Ground, asked: Asked, points: dict[tuple[Case, float | None], Point]
 ) -> None:
-    found = measure(with_other_test_part(ground.whole), ground.places, asked)
+    found = measure(with_other_test_part(ground.whole), ground.listed, asked)
     assert found == list(points.values())
 
 
@@ -135,10 +135,20 @@ def with_other_test_part(whole: Platform) -> Platform:
 @pytest.mark.parametrize("epsilon", [PLENTY, 1.0, LITTLE])
 def test_a_platforms_noise_is_that_of_its_budget(ground: Ground, epsilon: float) -> None:
     channel = drawn(ground.whole, {"a": 30}, weights={"a": 1.0}, seed=0)["a"]
-    (sums,) = let_out(channel, ground.places, epsilons=[epsilon], seed=0, name="a").values()
-    exact = bounded(channel.platform.told, ground.places)[: len(ground.places.pairs)]
+    places = ground.listed(30)
+    (sums,) = let_out(channel, places, epsilons=[epsilon], seed=0, name="a").values()
+    exact = bounded(channel.platform.told, places)[: len(places.pairs)]
     noise = 2**0.5 * max(1 / epsilon, SMALLEST_LAPLACE)
     assert np.std(sums["together"] - exact) == pytest.approx(noise, rel=0.1)
+
+
+def test_every_federation_counts_over_the_list_that_is_given_and_else_by_the_rule(
+    table: Path, cache: Path
+) -> None:
+    free, told = (from_table(table, nearest=it, cache=cache) for it in (None, 5))
+    # 40 items have 780 pairs, and the rule takes 40 nearest or more.
+    assert len(free.listed(100).pairs) == len(free.listed(400).pairs) == 780
+    assert len(told.listed(100).pairs) == len(told.listed(400).pairs) < 300
 
 
 def test_a_platforms_own_size_and_budget_are_answered_in_one_line(
