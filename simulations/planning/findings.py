@@ -118,7 +118,7 @@ def assumptions(asked: Asked, *, ground: str, shoppers: int, pairs: Mapping[int,
         f"Beside the platform that asks there are {of}, of even size: of {largest.everyone:,} "
         f"shoppers {max(others):,} each. The same shoppers on more platforms bring more noise.",
         "Every platform, the asking one too, releases its sums once, its whole budget of ε for "
-        "them, at no δ. A budget shared with rounds buys less.",
+        "them, with Laplace noise, at any δ. A budget shared with rounds buys less.",
         f"Sums are taken over {numbers(pairs)} pairs near by text. Without noise it is exact "
         "counts of every pair that occurs, which only one owner's channels may tell each other.",
         "Nothing is trained: text, own memory, and the others' sums. The gain is over text and own "
