@@ -107,10 +107,11 @@ def pairs(
     text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
     nearest: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_NEAREST, help=f"Of each item; {NEAREST}, or by --shoppers."),
+        typer.Option(min=1, max=MOST_NEAREST, help=f"Of each item; {NEAREST} if left out."),
     ] = None,
     shoppers: Annotated[
-        int | None, typer.Option(min=1, help="Of all platforms, a public number: sets --nearest.")
+        int | None,
+        typer.Option(min=1, help="Of all platforms, a public number; in place of --nearest."),
     ] = None,
     encoder: Annotated[
         str, typer.Option(help="Text encoder: the default, a folder or a Hugging Face id.")
@@ -120,6 +121,10 @@ def pairs(
     """List the pairs of items that platforms count over: near by text, so nothing of a row."""
     if out.exists() and not force:
         raise ConfigError("is there already", where=out, todo="name another file or use --force")
+    if met + (nearest is not None) + (shoppers is not None) > 1:
+        raise ConfigError(
+            "--met, --nearest and --shoppers each say which pairs are listed", todo="give one"
+        )
     if met:
         made = listing.together([load_pairs(source) for source in sources])
     else:

@@ -107,7 +107,7 @@ def plan(
         points = measure(ground.whole, ground.listed, asked, progress=progress)
     sizes = sorted({it.everyone for it in chosen})
     facts = {
-        "format": 1,
+        "format": 2,
         "atoll": version("atoll"),
         "ground": ground.name,
         "shoppers": ground.shoppers,
@@ -130,7 +130,11 @@ def told_at_last(
 ) -> None:
     """Write plan.json and plan.html, and print what they say."""
     assumes = assumptions(
-        asked, ground=facts["ground"], shoppers=facts["shoppers"], pairs=facts["pairs"]
+        asked,
+        ground=facts["ground"],
+        shoppers=facts["shoppers"],
+        nearest=facts["nearest"],
+        pairs=facts["pairs"],
     )
     says = told(points, asked)
     result = {**facts, "points": rows(points), "says": says, "assumes": assumes}

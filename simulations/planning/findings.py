@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from shared.metrics import CONFIDENCE
+from shared.pairs import A_SHOPPER, NEAREST
 from simulations.findings import percent
 from simulations.planning.joining import ASKING, MOST, Asked, Point, divided
 
@@ -105,8 +106,11 @@ def numbers(pairs: Mapping[int, int]) -> str:
     return f"{few:,}" if few == many else f"{few:,} (in the smallest federation) to {many:,}"
 
 
-def assumptions(asked: Asked, *, ground: str, shoppers: int, pairs: Mapping[int, int]) -> list[str]:
+def assumptions(
+    asked: Asked, *, ground: str, shoppers: int, nearest: int | None, pairs: Mapping[int, int]
+) -> list[str]:
     """What the figures hold under; `pairs` are those of the list, by shoppers of the federation."""
+    rule = f"{NEAREST} of each item or about {A_SHOPPER} pairs a shopper"
     largest = max(asked.cases, key=lambda it: it.everyone)
     others = [
         size for name, size in divided(largest, others=asked.others).items() if name != ASKING
@@ -119,7 +123,8 @@ def assumptions(asked: Asked, *, ground: str, shoppers: int, pairs: Mapping[int,
         f"shoppers {max(others):,} each. The same shoppers on more platforms bring more noise.",
         "Every platform, the asking one too, releases its sums once, its whole budget of ε for "
         "them, with Laplace noise, at any δ. A budget shared with rounds buys less.",
-        f"Sums are taken over {numbers(pairs)} pairs near by text. Without noise it is exact "
+        f"Sums are taken over {numbers(pairs)} pairs near by text, "
+        f"{f'{nearest} of each item' if nearest else rule}. Without noise it is exact "
         "counts of every pair that occurs, which only one owner's channels may tell each other.",
         "Nothing is trained: text, own memory, and the others' sums. The gain is over text and own "
         "memory alone, on the same shoppers.",

@@ -40,7 +40,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ([], 80 * 40 / 2, 80 * 40),
         (["--shoppers", "10"], 80 * 40 / 2, 80 * 40),
         (["--shoppers", "100000"], 80 * 79 / 2, 80 * 79 / 2),
-        (["--shoppers", "100000", "--nearest", "3"], 80 * 3 / 2, 80 * 3),
     ],
 )
 def test_a_list_is_as_long_as_is_said_or_as_the_federation_is_large(
@@ -57,6 +56,23 @@ def test_a_list_is_as_long_as_is_said_or_as_the_federation_is_large(
     ]
     assert len(pairs.items) == 80
     assert least <= len(pairs) <= most
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--shoppers", "9", "--nearest", "3"],
+        ["--met", "--nearest", "3"],
+        ["--met", "--shoppers", "9"],
+    ],
+)
+def test_what_says_twice_which_pairs_are_listed_is_refused(
+    refused: Refused, tables: list[Path], tmp_path: Path, options: list[str]
+) -> None:
+    told = refused(main, "pairs", *tables, "--out", tmp_path / "pairs.safetensors", *options)
+    assert (
+        told == "error: --met, --nearest and --shoppers each say which pairs are listed; give one"
+    )
 
 
 def test_a_list_that_is_there_is_not_replaced_unasked(
