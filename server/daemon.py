@@ -134,10 +134,12 @@ def pairs(
         ]
         with terminal.showing() as progress:
             sold = listing.union([_items(table) for table in tables])
+            if shoppers is not None:
+                nearest = nearest_for(shoppers, len(sold))
             made = listing.listed(
                 [sold],
                 encoder=encoder,
-                nearest=nearest or nearest_for(shoppers or 1, len(sold)),
+                nearest=nearest or NEAREST,
                 progress=progress,
             )
     save_pairs(made, out)

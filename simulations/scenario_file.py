@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from server.config import FederationSection
 from server.pretrain import SHAPE
 from shared.config import Section
-from shared.pairs import NEAREST
+from shared.pairs import MOST_NEAREST, NEAREST
 from shared.tables.policy import UPDATE_NORM
 from shared.text import DEFAULT_ENCODER
 
@@ -78,7 +78,7 @@ class PrivacySection(Section):
 class SumsSection(Section):
     """[sums]: what shoppers take together."""
 
-    nearest: int = Field(NEAREST, ge=1, le=1000)
+    nearest: int = Field(NEAREST, ge=1, le=MOST_NEAREST)
     share: float = Field(0.95, gt=0, lt=1)
 
 

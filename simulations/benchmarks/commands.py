@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from shared import terminal
-from shared.pairs import NEAREST
+from shared.pairs import MOST_NEAREST, NEAREST
 from shared.tables.config import load_platform
 from simulations.benchmarks import floor, ledger, load, overhead, privacy, sasrec, sums, ties
 from simulations.options import CACHE, AsJson, Cache
@@ -103,7 +103,7 @@ def bench_sums(
         list[float] | None,
         typer.Option(help="Budget of the sums; may be given again. 8, 3 and 1 if left out."),
     ] = None,
-    nearest: Annotated[int, typer.Option(min=1, max=1000, help="Of each item.")] = NEAREST,
+    nearest: Annotated[int, typer.Option(min=1, max=MOST_NEAREST, help="Of each item.")] = NEAREST,
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
