@@ -112,37 +112,59 @@ def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
     return from_bytes(payload).delta
 
 
-def remembered(platform: Platform, sums: Path | None) -> Recall:
-    """What a platform serves with: own memory, and the sums of a file, if there is one.
+def known(platform: Platform, sums: Path | None) -> tuple[Recall, Recall]:
+    """Own memory of train rows, and the same with what a file of sums says of the others'.
 
-    The manifest beside the file says in which run the sums were taken, and who is among them. How
-    to weigh is found once and kept in the platform's cache (clients/settled.py).
+    Neither is fitted; without a file they are one. The manifest beside it says in which run the
+    sums were taken, and who is among them.
 
     Raises:
         AdapterError: the file is no adapter, or of another list of pairs.
         IdentityError: its manifest is missing or cannot be read.
         AtollError: as of `with_sums`.
     """
-    alone = joined = remembering(platform)
-    if sums is not None:
-        digest = platform.places.pairs.digest
-        state = load_adapter(sums, backbone=digest, task=co_visitation.NAME)
-        told, _signature = manifest.read(manifest.beside(sums))
-        run = told.run if platform.config.name in told.participants else None
-        joined = heard(platform, alone, state, run=run)
+    alone = remembering(platform)
+    if sums is None:
+        return alone, alone
+    digest = platform.places.pairs.digest
+    state = load_adapter(sums, backbone=digest, task=co_visitation.NAME)
+    told, _signature = manifest.read(manifest.beside(sums))
+    run = told.run if platform.config.name in told.participants else None
+    return alone, heard(platform, alone, state, run=run)
+
+
+def weighed(platform: Platform, alone: Recall, joined: Recall) -> tuple[Recall, Recall]:
+    """What is `known`, fitted: own memory, and the one to rank with, which may be the same."""
+    fitted = alone.fitted(platform.question("validation"))
+    return fitted, fitted if joined is alone else chosen(platform, fitted, joined)
+
+
+def remembered(platform: Platform, sums: Path | None) -> Recall:
+    """What a platform serves with: own memory, and the sums of a file, if there is one.
+
+    How to weigh is found once and kept in the platform's cache (clients/settled.py).
+
+    Raises:
+        AtollError: as of `known`.
+    """
+    alone, joined = known(platform, sums)
     place = settled.place_of(platform)
     key = settled.key_of(platform, sums) if place else ""
     before = settled.kept(place, key) if place else None
     if before is not None:
         found = replace(joined if before.joined else alone, weighing=before.weighing)
-    else:
-        found = first = alone.fitted(platform.question("validation"))
-        if sums is not None:
-            found = chosen(platform, first, joined)
-        if place:
-            listens = found is not first
-            settled.keep(place, key, settled.Settled(found.weighing, listens))
+        return to_serve(platform, found)
+    first, found = weighed(platform, alone, joined)
+    if place:
+        listens = found is not first
+        settled.keep(place, key, settled.Settled(found.weighing, listens))
     return to_serve(platform, found)
+
+
+def dated(platform: Platform, found: Recall) -> Recall:
+    """The same on the day of the test: with all own rows remembered but those that test."""
+    before = platform.rows.histories.without_last(2)
+    return found.with_memory(found.memory.updated(before, platform.told))
 
 
 def to_serve(platform: Platform, found: Recall) -> Recall:

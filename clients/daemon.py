@@ -15,26 +15,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from clients import egress, report
 from clients.balance import Balance, balance_of
-from clients.beside import remembered
-from clients.commands import approvals, audit, doctor, join, pairs
+from clients.commands import approvals, audit, doctor, join, pairs, ranking
 from clients.commands import up as serving
 from clients.ledger import entries
-from clients.platform import frozen_parts, open_platform
+from clients.platform import frozen_parts
 from clients.readiness import policy_of, privacy_line
-from clients.recommend import Slate, history_of, recommend
-from shared import manifest, terminal
-from shared.adapter import load_adapter
+from shared import terminal
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
 from shared.plan import Plan
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
-from shared.tasks import next_item
 
 cli = typer.Typer(
     name="atoll-client",
@@ -59,6 +53,8 @@ cli.command(epilog=join.EXAMPLE)(join.join)
 cli.command(epilog=serving.EXAMPLE)(serving.up)
 cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 cli.command(epilog=pairs.EXAMPLE)(pairs.pairs)
+cli.command(epilog=ranking.RECOMMEND)(ranking.recommend)
+cli.command(epilog=ranking.COMPARE)(ranking.compare)
 cli.add_typer(approvals.cli, name="approvals")
 cli.add_typer(audit.cli, name="audit")
 
@@ -76,77 +72,6 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
         return
     for line in [*report.lines(), privacy]:
         terminal.console.print(f"{config.name}: {line}", highlight=False, soft_wrap=True)
-
-
-@cli.command(
-    "recommend",
-    epilog="Example: atoll-client recommend -p runs/demo/platforms/kiosk.toml"
-    " --adapter runs/demo/adapters/kiosk.safetensors --history kiosk-00168,kiosk-00282",
-)
-def recommend_command(
-    platform: PlatformFile,
-    adapter: Annotated[
-        Path | None,
-        typer.Option(help="Adapter file; left out, the untrained prior.", show_default=False),
-    ] = None,
-    history: Annotated[
-        str | None,
-        typer.Option(
-            help="Item identifiers, the latest last, with commas between.", show_default=False
-        ),
-    ] = None,
-    shopper: Annotated[
-        str | None,
-        typer.Option(help="A known shopper, in place of --history.", show_default=False),
-    ] = None,
-    sums: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the sums that the platforms took; left out, own memory alone.",
-            show_default=False,
-        ),
-    ] = None,
-    memory: Annotated[
-        bool, typer.Option(help="Use what the platform's own rows say of items.")
-    ] = True,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Items to rank.")] = 10,
-    coordinator: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of the coordinator's key; left out, coordinator.pub of the platform's home.",
-            show_default=False,
-        ),
-    ] = None,
-    unsigned: Annotated[
-        bool, typer.Option("--unsigned", help="Take an adapter that has no manifest.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Rank the catalogue for a shopper, known or new, and say what drove each item."""
-    if (history is None) == (shopper is None):
-        raise ConfigError("need either --history or --shopper", todo="give exactly one of them")
-    config = load_platform(platform)
-    known = coordinator or platform.parent / f"{config.name}.atoll" / "coordinator.pub"
-    if sums is not None and not memory:
-        raise ConfigError("--sums stand beside own memory", todo="leave --no-memory out")
-    if coordinator is not None or known.is_file():
-        for file in filter(None, (adapter, sums)):
-            manifest.check_file(file, manifest.read_public(known), unsigned=unsigned)
-    with terminal.showing(quiet=as_json) as progress:
-        opened = open_platform(config, progress=progress)
-    state = opened.untrained
-    if adapter is not None:
-        state = load_adapter(adapter, backbone=opened.digest, task=next_item.NAME)
-    if history is not None:
-        items = [item.strip() for item in history.split(",") if item.strip()]
-    else:
-        items = history_of(opened, str(shopper))
-    beside = remembered(opened, sums) if memory else None
-    slate = recommend(opened, state, items, count=count, beside=beside)
-    if as_json:
-        terminal.console.print_json(json.dumps([asdict(line) for line in slate.lines]))
-        return
-    terminal.console.print(slate_table(slate, opened.config.name))
 
 
 @cli.command(epilog="Example: atoll-client budget -p boutique.toml --json")
@@ -268,23 +193,6 @@ def read_audit(path: Path) -> dict[str, Any]:
             where=path,
             todo="give the audit.json that atoll-sim audit wrote",
         ) from fault
-
-
-def slate_table(slate: Slate, name: str) -> Table:
-    """A Slate for people."""
-    table = Table(title=f"{name}: what comes next", title_justify="left")
-    for heading in ("", "item", "score", "learnt", "because of"):
-        table.add_column(heading, justify="right" if heading in ("", "score", "learnt") else "left")
-    for place, line in enumerate(slate.lines, start=1):
-        reason = line.reasons[0]
-        table.add_row(
-            str(place),
-            escape(line.text) + (f" [dim]{escape(line.item)}[/]" if line.item != line.text else ""),
-            f"{line.score:.2f}",
-            f"{line.learnt:+.2f}" if abs(line.learnt) >= 0.005 else "0",
-            f"{escape(reason.text)} [dim]{reason.share:+.2f}[/]",
-        )
-    return table
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -79,8 +80,14 @@ class Adapter:
         }
 
 
-def save_adapter(adapter: Adapter, path: Path) -> None:
-    """Write a safetensors file whose header names backbone, task, version and digest."""
+def save_adapter(adapter: Adapter, path: Path, *, private: bool = False) -> None:
+    """Write a safetensors file whose header names backbone, task, version and digest.
+
+    Args:
+        adapter: the state.
+        path: of the file.
+        private: only its owner may read it, since it was trained on rows without a Plan.
+    """
     header = {
         "format": FORMAT,
         "backbone": adapter.backbone,
@@ -92,7 +99,11 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
         name: np.asarray(value, np.float32, order="C") for name, value in adapter.tensors.items()
     }
     with replacing(path) as part:
+        if private:
+            part.touch(0o600)
         save_file(tensors, part, metadata=header)
+        if private:
+            os.chmod(part, 0o600)
 
 
 def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = None) -> Adapter:

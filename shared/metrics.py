@@ -24,6 +24,7 @@ from shared.ranking import NO_ITEM, Ranking
 RESAMPLES = 2000  # of a bootstrap: between seeds its ends move by about 2 % of its width
 FLIPS = 10_000  # of a permutation test: the smallest p is 1 / 10,001
 CONFIDENCE = 0.95  # of an interval
+ALPHA = 0.05  # above which a difference is not clear
 CHUNK = 1_000_000  # numbers alive at a time while resampling: 8 MB
 
 Values = NDArray[np.float64]
@@ -167,6 +168,13 @@ def holm(p: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p) - rank) * p[place]))
         found[place] = least
     return found
+
+
+def worded(difference: float, p: float) -> str:
+    """What a difference is called."""
+    if p >= ALPHA:
+        return "no clear difference"
+    return "gain" if difference > 0 else "loss"
 
 
 def _sign_flip_p(differences: Values, rng: np.random.Generator) -> float:

@@ -55,12 +55,6 @@ def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> R
     return alone.with_memory(memory).fitted(platform.question("validation"))
 
 
-def dated(platform: Platform, settled: Recall) -> Recall:
-    """The same on the day of the test: with all own rows remembered but those that test."""
-    before = platform.rows.histories.without_last(2)
-    return settled.with_memory(settled.memory.updated(before, platform.told))
-
-
 def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:
     """Histories over another Catalogue, less the items that it lacks.
 

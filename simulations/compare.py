@@ -21,21 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clients.beside import own
+from clients.kept import Kept, better, trained, validated
 from clients.platform import Platform
 from server.registry import Registry
 from shared.text import Progress, silent, titled
 from simulations.beside import Taken, pooled
-from simulations.candidates import (
-    Kept,
-    at_home,
-    better,
-    federated,
-    recipe_of,
-    reports_of,
-    trained,
-    validated,
-    with_sums,
-)
+from simulations.candidates import at_home, federated, recipe_of, reports_of, with_sums
 from simulations.reading import corrected, ordered, read_test
 from simulations.scenario import Scenario
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.kept import Kept
 from clients.platform import Platform
 from shared import metrics
 from shared.ranking import Ranking, Scorer, rank
 from shared.text import Progress, silent
 from simulations.baselines import ItemKnn, Popularity, TfIdf
-from simulations.candidates import Kept
 
 SCORERS = (
     "popularity",
@@ -33,7 +33,6 @@ SCORERS = (
 )
 LENGTHS = ((1, 4), (5, 8), (9, 16), (17, 10**9))  # events of a context
 FEW = 20  # shoppers under which a length is not shown
-ALPHA = 0.05
 
 
 def ordered(private: Iterable[str] = ()) -> list[str]:
@@ -117,7 +116,7 @@ def corrected(tables: Mapping[str, Any]) -> None:
     every = [it for table in tables.values() for it in table["against_local"].values()]
     for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
         it["p_holm"] = p
-        it["verdict"] = worded(it["difference"], p)
+        it["verdict"] = metrics.worded(it["difference"], p)
 
 
 def verdict(
@@ -127,15 +126,8 @@ def verdict(
     result = metrics.paired(
         ours, theirs, rng=np.random.default_rng([*seed, 100]), resamples=resamples
     )
-    word = worded(result.difference, result.p)
+    word = metrics.worded(result.difference, result.p)
     return {**asdict(result), "ci95": list(result.ci95), "verdict": word}
-
-
-def worded(difference: float, p: float) -> str:
-    """What a difference is called."""
-    if p >= ALPHA:
-        return "no clear difference"
-    return "gain" if difference > 0 else "loss"
 
 
 def by_length(

@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clients.kept import Kept
 from server.registry import Registry
 from shared.adapter import save_adapter
 from shared.errors import ConfigError
 from shared.files import made_folder
 from shared.text import Progress, silent
-from simulations.candidates import Kept
 from simulations.compare import compare, compare_untrained
 from simulations.federations import Engine, federate, federate_privately, one_core_each, sum_up
 from simulations.harness import require_ray

@@ -103,7 +103,7 @@ def bad(request: pytest.FixtureRequest) -> tuple[Spoil, str]:
     return BAD_TABLES[request.param]
 
 
-@pytest.mark.parametrize("command", [["check"], ["recommend", "--history", "a-03"]])
+@pytest.mark.parametrize("command", [["check"], ["recommend", "--history", "a-03"], ["compare"]])
 def test_a_platform_with_bad_tables_is_told(
     command: list[str],
     bad: tuple[Spoil, str],

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clients.kept import better
 from shared.adapter import Adapter
 from shared.backbone import Backbone
 from shared.tasks import next_item
 from shared.training import Loss, Rows, train
-from simulations.candidates import better, recipe_of
+from simulations.candidates import recipe_of
 from simulations.strategies.at_home import all_passes
 from simulations.strategies.heads import read_and_answer, with_head
 from simulations.strategies.meeting import Meeting, States

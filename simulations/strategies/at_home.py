@@ -16,11 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from clients.kept import Kept, better
 from clients.platform import Platform
 from shared.adapter import Adapter
 from shared.backbone import Backbone
 from shared.training import Loss, of_task, train
-from simulations.candidates import Kept, better, recipe_of
+from simulations.candidates import recipe_of
 from simulations.strategies.meeting import Meeting, States
 from simulations.strategies.rounds import federated
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from clients.beside import own
+from clients.kept import validated
 from shared import terminal
 from shared.errors import ConfigError
 from shared.files import made_folder, replacing
 from shared.tables.draw import WHOLE
 from shared.text import Progress, silent
-from simulations.candidates import validated
 from simulations.federations import one_core_each
 from simulations.options import CACHE, THREADS, AsJson, Cache, Data, Named, Out, Seed, Threads
 from simulations.prepare import Ready, prepare

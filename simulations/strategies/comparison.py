@@ -19,7 +19,6 @@ from scipy import stats
 
 from shared import metrics
 from simulations.findings import figure
-from simulations.reading import ALPHA
 from simulations.strategies.every import FEDERATED, LOCAL, STRATEGIES
 from simulations.strategies.meeting import Meeting
 from simulations.transfer_score import EPSILON, Score, scores
@@ -172,7 +171,7 @@ def correct(platforms: Mapping[str, Any]) -> None:
     for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
         it["p_holm"] = p
         sure = "gain" if it["difference"] > 0 else "loss"
-        it["verdict"] = sure if p < ALPHA else "no clear difference"
+        it["verdict"] = sure if p < metrics.ALPHA else "no clear difference"
     for platform in platforms.values():
         rows = platform["strategies"]
         had = [it for it in rows if it != CHOSEN and STRATEGIES[it].leaves != "rows"]

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from clients.kept import Kept, better
 from clients.platform import Platform
 from shared.adapter import Adapter
-from simulations.candidates import Kept, better
 from simulations.strategies.at_home import local
 from simulations.strategies.meeting import Meeting, States, weighted
 

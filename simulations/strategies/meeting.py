@@ -16,10 +16,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.kept import Kept
 from clients.platform import Platform
 from shared.adapter import Tensors
 from shared.text import Progress, silent
-from simulations.candidates import Kept
 from simulations.scenario import Scenario
 
 T = TypeVar("T")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simulations.candidates import recipe_of, trained
+from clients.kept import trained
+from simulations.candidates import recipe_of
 from simulations.strategies.at_home import all_passes
 from simulations.strategies.meeting import Meeting, States
 

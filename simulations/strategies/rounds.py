@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from clients.app import shuffle
+from clients.kept import Kept, better
 from clients.platform import Platform
 from server.aggregate import algorithm
 from shared.adapter import Adapter
 from shared.drift import plain
 from shared.training import Engine, Loss, Stretch, of_task, train
 from shared.update import Update
-from simulations.candidates import Kept, better, recipe_of
+from simulations.candidates import recipe_of
 from simulations.strategies.meeting import Meeting, States
 
 

@@ -208,10 +208,13 @@ def test_recommend_takes_an_adapter_that_the_coordinator_vouches_for(
     assert typed(main, *words(shop, "--unsigned"))[0] == 0
 
 
-def test_recommend_refuses_what_another_vouches_for(refused: Refused, shop: Path) -> None:
+def test_recommend_and_compare_refuse_what_another_vouches_for(
+    refused: Refused, shop: Path
+) -> None:
     joined(shop, signing.public_of(OTHER))
-    for more in ((), ("--unsigned",)):
-        line = refused(main, *words(shop, *more))
+    compare = ("compare", "-p", shop, "--adapter", shop.parent / "a.safetensors")
+    for asked in (words(shop), words(shop, "--unsigned"), compare, (*compare, "--unsigned")):
+        line = refused(main, *asked)
         assert line.startswith(f"{shop.parent / 'a.json'}: the model signature does not hold")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.beside import let_out, own, to_serve
+from clients.beside import dated, let_out, own, to_serve
+from clients.kept import Kept
 from clients.ledger import balance, entries
 from clients.memory import Memory
 from clients.platform import Platform
@@ -16,8 +17,7 @@ from server.registry import Registry
 from shared.accounting import Charge
 from shared.pairs import load_pairs
 from shared.tasks import co_visitation as task
-from simulations.beside import Taken, dated, pooled, shared
-from simulations.candidates import Kept
+from simulations.beside import Taken, pooled, shared
 from simulations.federations import federate_privately, sum_up
 from simulations.prepare import Ready, prepare
 from simulations.run import full_comparison

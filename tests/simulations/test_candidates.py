@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clients.kept import Kept, better, trained, validated
 from clients.platform import Platform, open_platform
 from server.aggregate import ServerState
 from server.registry import Registry, RoundReport
@@ -14,15 +15,7 @@ from shared.adapter import Adapter
 from shared.tables.config import load_platform
 from shared.text import silent
 from shared.training import Recipe, train
-from simulations.candidates import (
-    Kept,
-    at_home,
-    better,
-    federated,
-    recipe_of,
-    trained,
-    validated,
-)
+from simulations.candidates import at_home, federated, recipe_of
 from simulations.scenario import load_scenario
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clients.kept import Kept, validated
 from clients.platform import Platform
 from server.registry import Registry
 from shared import metrics
-from simulations.candidates import Kept, validated
 from simulations.compare import compare, compare_untrained
 from simulations.federations import federate
 from simulations.prepare import Ready, prepare

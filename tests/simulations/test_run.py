@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from clients.beside import own
+from clients.compare import OWN, PRIOR, compare
+from clients.platform import open_platform
 from server.registry import Registry
 from shared.adapter import load_adapter
+from shared.tables.config import load_platform
+from shared.training import Recipe
 from simulations.federations import federate
 from simulations.harness import Fault
 from simulations.prepare import Ready, prepare
@@ -101,6 +106,24 @@ def test_a_comparison_leaves_rounds_report_table_metrics_platforms_and_adapters(
     assert written["title"] == "Three small shops"
     hidden = [path for path in out.rglob(".*")]
     assert hidden == []
+
+
+def test_a_platform_finds_at_home_what_the_comparison_found(
+    full: tuple[Path, dict[str, Any]],
+) -> None:
+    out, metrics = full
+    for name, entry in metrics["platforms"].items():
+        platform = open_platform(load_platform(out / "platforms" / f"{name}.toml"))
+        adapter = load_adapter(out / "adapters" / f"{name}.safetensors")
+        alone, nothing = own(platform), Recipe(epochs=0)
+        told = compare(platform, alone, alone, {"federated": adapter}, recipe=nothing)
+        for ours, theirs in ((PRIOR, "prior"), (OWN, "memory"), ("federated", "federated")):
+            known = entry["scorers"][theirs]
+            line = told.line(ours)
+            assert line.validation == pytest.approx(known["validation"]["ndcg@10"], abs=1e-9)
+            assert (line.ndcg, line.hit_rate) == pytest.approx(
+                (known["ndcg@10"], known["hr@10"]), abs=1e-9
+            )
 
 
 def test_each_platforms_adapter_is_the_federated_state_it_keeps(

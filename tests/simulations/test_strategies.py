@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from clients.beside import own
+from clients.kept import Kept, validated
 from clients.platform import Platform
 from shared.adapter import Adapter
 from shared.errors import ConfigError
 from shared.tasks import next_item
 from shared.training import of_task
-from simulations.candidates import Kept, validated
 from simulations.compare import compare
 from simulations.federations import federate
 from simulations.prepare import Ready, prepare

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from clients.kept import Kept
 from clients.platform import Platform
 from shared.adapter import Adapter
 from shared.tasks import next_item
 from shared.training import of_task
-from simulations.candidates import Kept
 from simulations.prepare import prepare
 from simulations.scenario import load_scenario
 from simulations.strategies import adversarial, distillation, heads, multitask, rounds
