@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import settled
-from clients.ledger import Asked, Ledger
+from clients.ledger import Asked, answered
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
@@ -22,7 +22,7 @@ from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
 from shared.errors import LedgerError
 from shared.tasks import co_visitation
-from shared.update import Noise, from_bytes
+from shared.update import from_bytes
 from shared.words import Texts
 
 
@@ -47,9 +47,7 @@ def remembering(platform: Platform, *, texts: Texts | None = None) -> Recall:
     )
 
 
-def with_sums(
-    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
-) -> Recall:
+def with_sums(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) -> Recall:
     """Own memory, and what the others added to the sums of a federation, if it is listened to.
 
     Sums with noise are listened to as `clients.weighing.listened` has it. Exact ones are added to
@@ -60,21 +58,18 @@ def with_sums(
         alone: of this platform, fitted.
         sums: of all.
         run: name of the federation, if this platform's own are among them; None if they are not.
-        noise: what the Ledger's is drawn from.
 
     Raises:
         PlanError: the file names no list of pairs.
         PairsError: the list cannot be read.
         LedgerError: the Ledger has let out nothing in this run, or something newer since.
     """
-    return chosen(platform, alone, heard(platform, alone, sums, run=run, noise=noise))
+    return chosen(platform, alone, heard(platform, alone, sums, run=run))
 
 
-def heard(
-    platform: Platform, alone: Recall, sums: Adapter, *, run: str | None, noise: Noise = "secure"
-) -> Recall:
+def heard(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) -> Recall:
     """Own memory and what the others added, not fitted. Arguments and errors as of `with_sums`."""
-    mine = None if run is None else let_out(platform, run, noise=noise)
+    mine = None if run is None else let_out(platform, run)
     found = others(sums, platform.places, own=mine, weight=platform.config.weight)
     if isinstance(found, SharedMemory):
         return replace(alone, shared=found)
@@ -90,7 +85,7 @@ def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
     return found if found.held_out > alone.held_out else alone
 
 
-def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
+def let_out(platform: Platform, run: str) -> Tensors:
     """What the platform itself added, from its Ledger, or counted again where it keeps none.
 
     Raises:
@@ -101,8 +96,7 @@ def let_out(platform: Platform, run: str, *, noise: Noise) -> Tensors:
     if policy.plan is None:
         return unprotected(platform.told, places, weight=platform.config.weight)
     start = co_visitation.untrained(places.pairs)
-    with Ledger.open(policy, noise=noise) as ledger:
-        payload = ledger.answered(Asked("sums", run, 1, start.digest))
+    payload = answered(policy, Asked("sums", run, 1, start.digest))
     if payload is None:
         raise LedgerError(
             f"does not hold what it let out for the sums of {run}",

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -24,12 +24,13 @@ from clients.balance import Balance, balance_of, charges, check_fits
 from clients.chain import Asked, Entry, receipt_of, sealed
 from clients.ledger_file import (
     add,
+    answer,
     connected,
     contents,
     create,
     in_one_line,
     locked,
-    payload_of,
+    read,
     read_head,
     write_head,
 )
@@ -40,7 +41,7 @@ from shared.signing import digest
 from shared.tables.policy import Policy
 from shared.update import Noise, Receipt
 
-__all__ = ["Asked", "Balance", "Entry", "Ledger", "balance", "entries"]
+__all__ = ["Asked", "Balance", "Entry", "Ledger", "answered", "balance", "entries"]
 
 BACKWARDS = 60.0  # seconds that a clock may be set back: time servers correct less
 
@@ -149,13 +150,9 @@ class Ledger:
         Raises:
             LedgerError: the payload is not the one that was released.
         """
-        base = self._usable()
-        releases = (entry for entry in reversed(self._entries) if entry.kind == "release")
-        last = next((entry for entry in releases if entry.asked.purpose == asked.purpose), None)
-        if last is None or last.asked != asked or last.dataset != self._policy.dataset:
-            return None
+        base, dataset = self._usable(), self._policy.dataset
         with in_one_line(self._path):
-            return payload_of(base, last, self._path)
+            return answer(base, self._entries, asked, dataset=dataset, path=self._path)
 
     def reserve(self, asked: Asked, charge: Charge) -> int:
         """Set a charge aside, before training.
@@ -272,13 +269,18 @@ def entries(policy: Policy) -> list[Entry]:
     Raises:
         LedgerError: it is damaged, edited, older than its head file knows, or cannot be read.
     """
-    with in_one_line(policy.ledger):
-        path = policy.ledger.resolve()
-        head = read_head(policy.head)
-        if head is None and not path.exists():
-            return []
-        with closing(connected(path, write=False)) as base:
-            return contents(base, path, head=head)[2]
+    with read(policy.ledger, policy.head) as (_base, found):
+        return found
+
+
+def answered(policy: Policy, asked: Asked) -> bytes | None:
+    """As `Ledger.answered`, for whoever only reads, and takes no lock.
+
+    Raises:
+        LedgerError: as `entries`, or the payload is not the one that was released.
+    """
+    with read(policy.ledger, policy.head) as (base, found):
+        return answer(base, found, asked, dataset=policy.dataset, path=policy.ledger)
 
 
 def balance(policy: Policy) -> Balance:

@@ -11,13 +11,14 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from clients.chain import (
     RESTORE,
+    Asked,
     Entry,
     check_known,
     genesis,
@@ -120,6 +121,25 @@ def contents(
     return noise, start, found
 
 
+@contextmanager
+def read(path: Path, head: Path) -> Iterator[tuple[sqlite3.Connection | None, list[Entry]]]:
+    """A ledger's entries, verified, for whoever only reads and takes no lock.
+
+    Yields:
+        A connection to it and its entries; None and none, if there is no ledger yet.
+
+    Raises:
+        LedgerError: as `contents`, or it cannot be read.
+    """
+    with in_one_line(path):
+        known, place = read_head(head), path.resolve()
+        if known is None and not place.exists():
+            yield None, []
+            return
+        with closing(connected(place, write=False)) as base:
+            yield base, contents(base, place, head=known)[2]
+
+
 def add(
     base: sqlite3.Connection, entry: Entry, *, after: Receipt, payload: bytes | None, path: Path
 ) -> None:
@@ -139,17 +159,35 @@ def add(
             base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", answer)
 
 
-def payload_of(base: sqlite3.Connection, release: Entry, path: Path) -> bytes:
-    """What the release let out.
+def answer(
+    base: sqlite3.Connection | None,
+    entries: Sequence[Entry],
+    asked: Asked,
+    *,
+    dataset: str,
+    path: Path,
+) -> bytes | None:
+    """What was released for this very request, if it was the last of its purpose.
+
+    Args:
+        base: connection to the ledger; None is one without entries.
+        entries: of it, verified.
+        asked: the request.
+        dataset: that it has to be of.
+        path: of the ledger, for errors.
 
     Raises:
-        LedgerError: it is gone, or another.
+        LedgerError: the payload is gone, or another.
     """
+    releases = (entry for entry in reversed(entries) if entry.kind == "release")
+    last = next((entry for entry in releases if entry.asked.purpose == asked.purpose), None)
+    if base is None or last is None or last.asked != asked or last.dataset != dataset:
+        return None
     query = "SELECT payload FROM answers WHERE number = ?"
-    row = base.execute(query, (release.number,)).fetchone()
-    if row is None or not isinstance(row[0], bytes) or digest(row[0]) != release.payload:
+    row = base.execute(query, (last.number,)).fetchone()
+    if row is None or not isinstance(row[0], bytes) or digest(row[0]) != last.payload:
         raise LedgerError(
-            f"the payload of entry {release.number} was edited or removed",
+            f"the payload of entry {last.number} was edited or removed",
             where=path,
             todo=RESTORE,
         )

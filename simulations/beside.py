@@ -39,7 +39,7 @@ def shared(platform: Platform, alone: Recall, taken: Taken) -> Recall:
     state, report = taken.registry.load(taken.registry.rounds()[-1])
     among = platform.config.name in report.replied
     run = taken.registry.standing().run if among else None
-    return with_sums(there, alone, state.adapter, run=run, noise="simulated")
+    return with_sums(there, alone, state.adapter, run=run)
 
 
 def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> Recall:

@@ -127,7 +127,10 @@ def compare(
     ] = Recipe.learning_rate,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to keep an adapter that was trained here, on bare rows: it must not leave.", show_default=False),
+        typer.Option(
+            help="Where to keep an adapter that was trained here, on bare rows: not to leave.",
+            show_default=False,
+        ),
     ] = None,
     coordinator: Coordinator = None,
     unsigned: Unsigned = False,

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from clients.ledger import Asked, Ledger, balance, entries
+from clients.ledger import Asked, Ledger, answered, balance, entries
 from shared.accounting import Charge
 from shared.errors import LedgerError
 from shared.plan import Plan
@@ -96,6 +96,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended(used: Policy) -> 
         with pytest.raises(LedgerError, match="in use by another process; stop one of the two"):
             Ledger.open(used, noise="secure")
         assert len(entries(used)) == 6  # reading is no matter
+        assert answered(used, asked(2)) is not None
         other.send_signal(signal.SIGKILL)
     Ledger.open(used, noise="secure").close()
 
@@ -106,6 +107,22 @@ def test_one_process_cannot_open_a_ledger_twice_either(used: Policy) -> None:
         pytest.raises(LedgerError, match="in use"),
     ):
         Ledger.open(used, noise="secure")
+
+
+def test_whoever_only_reads_is_answered_as_the_writer_and_ends_no_reservation(
+    policy: Policy,
+) -> None:
+    assert answered(policy, asked(1)) is None
+    assert not policy.ledger.exists()
+    with Ledger.open(policy, noise="simulated") as ledger:
+        spend(ledger, 1)
+        spend(ledger, 2)
+        ledger.reserve(asked(3), ROUND)
+        for number in (1, 2, 3):
+            assert answered(policy, asked(number)) == ledger.answered(asked(number))
+        assert answered(policy, asked(2)) is not None
+        assert answered(replace(policy, dataset="other"), asked(2)) is None
+    assert balance(policy).reserved > 0
 
 
 def test_a_place_that_cannot_be_written_is_named(policy: Policy) -> None:

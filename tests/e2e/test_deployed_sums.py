@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 from clients.app import SIMULATED
 from clients.app import app as client_app
+from clients.daemon import main as client_main
 from clients.ledger import entries
 from server.app import app as server_app
+from server.daemon import main as server_main
 from server.registry import Registry
 from shared.pairs import near, save_pairs
 from shared.tables.config import load_platform
@@ -38,7 +41,11 @@ def listed(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 def test_sums_are_taken_before_the_first_round_as_the_harness_takes_them(
-    deployment: Deployment, listed: Path, tmp_path: Path
+    deployment: Deployment,
+    listed: Path,
+    tmp_path: Path,
+    typed: Callable[..., tuple[int, str, str]],
+    refused: Callable[..., str],
 ) -> None:
     deployment.found()
     settings = deployment.home / "server.toml"
@@ -76,3 +83,22 @@ def test_sums_are_taken_before_the_first_round_as_the_harness_takes_them(
     run_in_process(server_app, client_app, run_config=config, nodes=nodes)
     here = Registry(tmp_path / "harness")
     assert here.load(1)[0].adapter.digest == there.load(1)[0].adapter.digest
+
+    # Handed out, they reach a platform that knows by its Ledger which part of them is its own.
+    deployment.stop()
+    sums, adapter = tmp_path / "sums.safetensors", tmp_path / "adapter.safetensors"
+    export = ("models", "export", "--home", deployment.home, "--out")
+    for words in ((*export, sums, "--sums"), (*export, adapter, "3")):
+        code, _out, fault = typed(server_main, *words)
+        assert code == 0, fault
+    name, file = next(iter(deployment.platforms.items()))
+    given = ("-p", file, "--sums", sums, "--adapter", adapter)
+    code, out, fault = typed(client_main, "compare", *given, "--epochs", "0", "--json")
+    assert (code, fault) == (0, "")
+    names = [line["name"] for line in json.loads(out)["lines"]]
+    assert names == ["prior", "own memory", "and sums", str(adapter)]
+    code, out, fault = typed(client_main, "recommend", *given, "--history", f"{name}-03", "--json")
+    assert (code, fault) == (0, "")
+    assert len(json.loads(out)) == 10
+    sums.with_suffix(".json").write_text("{}")
+    assert "sums.json" in refused(client_main, "compare", *given)

@@ -106,7 +106,7 @@ def test_over_a_list_of_texts_the_unprotected_take_out_what_they_let_out(ready: 
     policy = kiosk.config.policy
     assert policy is not None
     named = replace(kiosk, config=replace(kiosk.config, policy=replace(policy, pairs=ready.near)))
-    mine = let_out(named, "any", noise="simulated")
+    mine = let_out(named, "any")
     assert set(mine) == {task.TOGETHER, task.ITEMS, task.VARIANCE, task.WEIGHT}
     assert float(mine[task.VARIANCE][0]) == 0
     assert mine[task.TOGETHER].any()
@@ -188,7 +188,7 @@ def test_what_a_platform_let_out_is_in_its_ledger_and_nothing_else_of_it_is_in_t
     total = {name: np.zeros_like(tensor) for name, tensor in state.adapter.tensors.items()}
     for platform, config in zip(ready.platforms, it.configs, strict=True):
         there = replace(platform, config=config)
-        mine = let_out(there, sums.registry.standing().run, noise="simulated")
+        mine = let_out(there, sums.registry.standing().run)
         for name, tensor in mine.items():
             total[name] = total[name] + np.float32(config.weight) * tensor
     for name, tensor in state.adapter.tensors.items():
