@@ -20,7 +20,7 @@ from clients.signals import Signals
 from clients.sums import unprotected
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
-from shared.errors import LedgerError
+from shared.errors import AdapterError, LedgerError
 from shared.tasks import co_visitation
 from shared.update import from_bytes
 from shared.words import Texts
@@ -113,15 +113,21 @@ def known(platform: Platform, sums: Path | None) -> tuple[Recall, Recall]:
     sums were taken, and who is among them.
 
     Raises:
-        AdapterError: the file is no adapter, or of another list of pairs.
+        AdapterError: the file is no adapter, of another list of pairs, or of other sums.
         IdentityError: its manifest is missing or cannot be read.
         AtollError: as of `with_sums`.
     """
     alone = remembering(platform)
     if sums is None:
         return alone, alone
-    digest = platform.places.pairs.digest
-    state = load_adapter(sums, backbone=digest, task=co_visitation.NAME)
+    pairs = platform.places.pairs
+    state = load_adapter(sums, backbone=pairs.digest, task=co_visitation.NAME)
+    if state.shapes != co_visitation.untrained(pairs).shapes:
+        raise AdapterError(
+            "holds other sums than this release of Atoll takes",
+            where=sums,
+            todo="have them taken by platforms of this release",
+        )
     told, _signature = manifest.read(manifest.beside(sums))
     run = told.run if platform.config.name in told.participants else None
     return alone, heard(platform, alone, state, run=run)

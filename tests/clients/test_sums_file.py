@@ -1,0 +1,124 @@
+"""Sums as a platform is handed them: a file, and the manifest beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from clients.beside import known
+from clients.daemon import main
+from clients.platform import Platform, open_platform
+from shared import manifest
+from shared.adapter import Adapter, save_adapter
+from shared.manifest import Manifest
+from shared.pairs import near, save_pairs
+from shared.tables.config import load_platform
+from shared.tasks import co_visitation
+
+ITEMS = tuple(f"shop-{place:02}" for place in range(16))
+
+
+@pytest.fixture
+def file(make_platform: Callable[..., Path], tmp_path: Path) -> Path:
+    vectors = np.random.default_rng(0).normal(size=(len(ITEMS), 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    save_pairs(near(ITEMS, vectors, count=6), tmp_path / "pairs.safetensors")
+    return make_platform(tmp_path, more='[sums]\npairs = "pairs.safetensors"\n')
+
+
+@pytest.fixture
+def shop(file: Path) -> Platform:
+    return open_platform(load_platform(file))
+
+
+def taken(shop: Platform) -> Adapter:
+    """Sums of others, of a few shoppers for each pair and item, with noise."""
+    start = co_visitation.untrained(shop.places.pairs)
+    rng = np.random.default_rng(1)
+    told = {name: rng.poisson(3, it.shape).astype(np.float32) for name, it in start.tensors.items()}
+    told[co_visitation.VARIANCE][:] = told[co_visitation.WEIGHT][:] = 1
+    return start.plus(told, version=1)
+
+
+def handed(sums: Adapter, path: Path) -> Path:
+    """The file, and a manifest by which the shop is not among those who took part."""
+    save_adapter(sums, path)
+    told = Manifest(
+        version=1,
+        adapter=sums.digest,
+        parents=(),
+        backbone=sums.backbone,
+        task=sums.task,
+        run="run",
+        round=1,
+        participants=("others",),
+    )
+    manifest.write(manifest.beside(path), told, manifest.sign(told, Ed25519PrivateKey.generate()))
+    return path
+
+
+def test_a_file_of_sums_is_heard_and_ranked_with(
+    typed: Callable[..., tuple[int, str, str]], file: Path, shop: Platform, tmp_path: Path
+) -> None:
+    sums = handed(taken(shop), tmp_path / "sums.safetensors")
+    alone, joined = known(shop, sums)
+    assert alone.shared is None
+    assert joined.shared is not None
+    assert joined.shared.together.nnz > 0
+    for words in (("recommend", "--history", "shop-03"), ("compare", "--epochs", "0")):
+        code, _out, fault = typed(main, *words, "-p", file, "--sums", sums, "--json")
+        assert (code, fault) == (0, "")
+
+
+def test_without_a_file_nobody_is_heard(shop: Platform) -> None:
+    alone, joined = known(shop, None)
+    assert joined is alone
+
+
+def renamed(sums: Adapter) -> Adapter:
+    tensors = dict(sums.tensors)
+    tensors["variance"] = tensors.pop(co_visitation.VARIANCE)
+    return replace(sums, tensors=tensors)
+
+
+def shorter(sums: Adapter) -> Adapter:
+    together = sums.tensors[co_visitation.TOGETHER][1:]
+    return replace(sums, tensors={**sums.tensors, co_visitation.TOGETHER: together})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (renamed, "holds other sums than this release of Atoll takes"),
+        (shorter, "holds other sums than this release of Atoll takes"),
+        (lambda sums: replace(sums, backbone="x" * 64), "belongs to backbone xxxxxxxxxxxx"),
+        (lambda sums: replace(sums, task="next-item"), "belongs to task 'next-item', this one is 'co-visitation'"),
+    ],
+)
+@pytest.mark.parametrize("command", [("recommend", "--history", "shop-03"), ("compare",)])
+def test_a_file_of_something_else_is_refused_in_one_line(
+    change: Callable[[Adapter], Adapter],
+    told: str,
+    command: tuple[str, ...],
+    refused: Callable[..., str],
+    file: Path,
+    shop: Platform,
+    tmp_path: Path,
+) -> None:
+    sums = handed(change(taken(shop)), tmp_path / "sums.safetensors")
+    line = refused(main, *command, "-p", file, "--sums", sums)
+    assert line.startswith(f"{sums}: {told}"), line
+
+
+def test_a_file_without_its_manifest_is_refused(
+    refused: Callable[..., str], file: Path, shop: Platform, tmp_path: Path
+) -> None:
+    sums = handed(taken(shop), tmp_path / "sums.safetensors")
+    manifest.beside(sums).unlink()
+    line = refused(main, "compare", "-p", file, "--sums", sums)
+    assert line.startswith(f"{manifest.beside(sums)}: ")
