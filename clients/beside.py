@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from clients import settled
 from clients.ledger import Asked, answered
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
-from clients.shared_memory import SharedMemory, others
+from clients.shared_memory import SharedMemory, Taught, others
 from clients.signals import Signals
 from clients.sums import unprotected
 from shared import manifest
@@ -73,7 +75,9 @@ def heard(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) 
     found = others(sums, platform.places, own=mine, weight=platform.config.weight)
     if isinstance(found, SharedMemory):
         return replace(alone, shared=found)
-    return alone.with_memory(alone.memory.plus(found))
+    total = sums.tensors[co_visitation.WEIGHING].astype(np.float64)
+    taught = Taught(total, 0.0 if run is None else platform.config.weight)
+    return replace(alone.with_memory(alone.memory.plus(found)), taught=taught)
 
 
 def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
@@ -82,6 +86,8 @@ def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
     if joined.shared is not None:
         return replace(alone, shared=joined.shared).listening(asked)
     found = joined.fitted(asked)
+    if joined.taught and (others := joined.taught.others(alone.weighing)):
+        found = found.taught_by(others, asked)
     return found if found.held_out > alone.held_out else alone
 
 

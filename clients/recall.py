@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clients.memory import LAST, Memory, Weights, latest, recency_weights
-from clients.shared_memory import SharedMemory
+from clients.shared_memory import SharedMemory, Taught
 from clients.signals import Signals, at, indicator
 from clients.weighing import (
     FEATURES,
@@ -57,6 +57,7 @@ class Recall:
         shared: what is believed of the others' rows, if anything is.
         held_out: mean NDCG@10 of shoppers that its way of weighing was not fitted to, among their
             candidates; 0 where nothing was fitted.
+        taught: how others weigh, where they let that out.
     """
 
     prior: Scorer
@@ -65,6 +66,7 @@ class Recall:
     weighing: Weighing = field(default_factory=_by_hand)
     shared: SharedMemory | None = None
     held_out: float = 0.0
+    taught: Taught | None = None
 
     @property
     def memory(self) -> Memory:
@@ -154,6 +156,18 @@ class Recall:
         weighing, held_out = weighed(alone.field(asked.spaced(SHOPPERS)))
         found = replace(self, weighing=weighing, held_out=held_out)
         return found if self.shared is None else found.listening(asked)
+
+    def taught_by(self, other: Weighing, asked: Question) -> Recall:
+        """The same with a Weighing that was found elsewhere, if that serves these shoppers better.
+
+        Args:
+            other: fitted to none of them.
+            asked: of the validation part, as for `fitted`, by which this one was.
+        """
+        if not len(asked.contexts):
+            return self
+        gain = replace(self, shared=None).field(asked.spaced(SHOPPERS)).gain(other.flat)
+        return replace(self, weighing=other, held_out=gain) if gain > self.held_out else self
 
     def listening(self, asked: Question) -> Recall:
         """The same, its own signals weighed before, listening to what is shared.

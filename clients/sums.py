@@ -127,10 +127,17 @@ def own_pairs(histories: Histories, catalogue: Catalogue) -> Pairs:
     return met(catalogue.items, one[upper].astype(np.int64) * count + other[upper])
 
 
-def exact(histories: Histories, places: Places, *, weight: float) -> dict[str, NDArray[np.float32]]:
+def exact(
+    histories: Histories,
+    places: Places,
+    *,
+    weight: float,
+    weighing: NDArray[np.float64] | None = None,
+) -> dict[str, NDArray[np.float32]]:
     """Counts as a Memory has them, over a directed list; nobody is protected.
 
-    They are divided by the weight with which they will be added up: a shopper counts as one.
+    They are divided by the weight with which they will be added up: a shopper counts as one. How
+    loudly signals speak, [F] `weighing`, is not, so that what is summed is a weighted mean.
     """
     pairs = places.pairs
     memory = Memory.of(histories, items=len(places.position))
@@ -144,15 +151,22 @@ def exact(histories: Histories, places: Places, *, weight: float) -> dict[str, N
         sums[task.FOLLOWING][places.both, 1] = memory.following[right, left]
     sold = np.flatnonzero(places.ours >= 0)
     sums[task.ITEMS][sold] = memory.together.diagonal()[places.ours[sold]]
-    return {name: (it / weight).astype(np.float32) for name, it in sums.items()}
+    told = {name: (it / weight).astype(np.float32) for name, it in sums.items()}
+    if weighing is not None:
+        told[task.WEIGHING] = weighing.astype(np.float32)
+    return told
 
 
 def unprotected(
-    histories: Histories, places: Places, *, weight: float
+    histories: Histories,
+    places: Places,
+    *,
+    weight: float,
+    weighing: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """What leaves where nobody is protected: exact counts, or `bounded` where a list has texts'."""
     if places.pairs.directed:
-        return exact(histories, places, weight=weight)
+        return exact(histories, places, weight=weight, weighing=weighing)
     unused = Randomness(bytes(32), "simulated")  # without noise nothing is drawn
     return released(histories, places, weight=weight, noise_multiplier=0.0, randomness=unused)
 

@@ -6,6 +6,7 @@ reserve → count → noise → release: only then may it leave
 
 from __future__ import annotations
 
+from clients.beside import own
 from clients.platform import Platform
 from clients.randomness import Randomness
 from clients.sums import released, unprotected
@@ -61,7 +62,9 @@ def counted(
         return bound(Update(sums, base=start.digest, weight=weight), MAX_NORM, noise=noise)
 
     if policy.plan is None:
-        return moved(unprotected(histories, places, weight=weight), "none"), None
+        # Fitted to rows without a Plan, so it goes with exact counts alone.
+        flat = own(platform).weighing.flat if places.pairs.directed else None
+        return moved(unprotected(histories, places, weight=weight, weighing=flat), "none"), None
     if places.pairs.directed:
         raise PlanError(
             "is asked for exact counts, its shoppers are protected",

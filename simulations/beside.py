@@ -15,6 +15,7 @@ from clients.beside import with_sums
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
+from clients.weighing import weighing_of
 from server.registry import Registry
 from shared.events import Histories
 from shared.tables.config import PlatformConfig
@@ -42,17 +43,31 @@ def shared(platform: Platform, alone: Recall, taken: Taken) -> Recall:
     return with_sums(there, alone, state.adapter, run=run)
 
 
-def pooled(platform: Platform, alone: Recall, everyone: Sequence[Platform]) -> Recall:
-    """Own memory and what everybody tells of, of items sold here, as if it were shared."""
-    memory = alone.memory
-    position = platform.rows.catalogue.position
-    for other in everyone:
-        if other.config.name != platform.config.name:
-            names = other.rows.catalogue.items
-            place = np.array([position.get(item, -1) for item in names], np.int32)
-            theirs = moved(other.told, place)
-            memory = memory.plus(Memory.of(theirs, items=len(position)))
-    return alone.with_memory(memory).fitted(platform.question("validation"))
+def pooled(everyone: Sequence[Platform], alone: Sequence[Recall]) -> list[Recall]:
+    """By platform its own memory and what everybody tells of, of items sold there, all shared.
+
+    How loudly that speaks is shared too: a platform takes its own fit, or the mean of the others'.
+    """
+    found = []
+    for platform, mine in zip(everyone, alone, strict=True):
+        memory, position = mine.memory, platform.rows.catalogue.position
+        for other in everyone:
+            if other is not platform:
+                names = other.rows.catalogue.items
+                place = np.array([position.get(item, -1) for item in names], np.int32)
+                theirs = moved(other.told, place)
+                memory = memory.plus(Memory.of(theirs, items=len(position)))
+        found.append(mine.with_memory(memory).fitted(platform.question("validation")))
+    if len(found) == 1:
+        return found
+    flat = np.array([it.weighing.flat for it in found])
+    heads = np.array([float(len(it.rows.histories)) for it in everyone])
+    return [
+        it.taught_by(
+            weighing_of(heads @ flat - heads[place] * flat[place]), platform.question("validation")
+        )
+        for place, (it, platform) in enumerate(zip(found, everyone, strict=True))
+    ]
 
 
 def moved(histories: Histories, place: NDArray[np.int32]) -> Histories:

@@ -22,6 +22,7 @@ from clients.randomness import simulated
 from clients.recall import Recall
 from clients.shared_memory import SharedMemory, others
 from clients.sums import Places, bounded, noised
+from clients.weighing import Weighing
 from server.pairs import listed
 from shared.accounting import scale_for
 from shared.adapter import Adapter
@@ -124,12 +125,19 @@ def with_all(alone: Recall, name: str, channels: Mapping[str, Channel]) -> Recal
     return alone.with_memory(memory)
 
 
-def held_out(platform: Platform, recall: Recall, *, most: int | None = None) -> float:
+def held_out(
+    platform: Platform,
+    recall: Recall,
+    *,
+    taught: Weighing | None = None,
+    most: int | None = None,
+) -> float:
     """Mean NDCG@10 of the validation part, of each half by the Weighing that the other fitted.
 
     Args:
         platform: whose shoppers are asked.
         recall: what ranks.
+        taught: found elsewhere, and taken where the half that fits is served better by it.
         most: of more shoppers so many, evenly spaced, are asked; None asks all.
     """
     asked = platform.question("validation")
@@ -140,5 +148,7 @@ def held_out(platform: Platform, recall: Recall, *, most: int | None = None) -> 
     found = []
     for fits, tells in (halves, reversed(halves)):
         fitted = recall.fitted(asked.take(fits))
+        if taught is not None:
+            fitted = fitted.taught_by(taught, asked.take(fits))
         found.append(ndcg(rank(fitted, asked.take(tells), items=items).ranks))
     return float(np.concatenate(found).mean())

@@ -23,6 +23,7 @@ from typing import Any
 from clients.beside import own
 from clients.kept import Kept, better, trained, validated
 from clients.platform import Platform
+from clients.recall import Recall
 from server.registry import Registry
 from shared.text import Progress, silent, titled
 from simulations.beside import Taken, pooled
@@ -82,10 +83,12 @@ def compare(
     """
     private = private or {}
     starts = {}
+    remembered = [own(platform) for platform in platforms]
+    everything = pooled(platforms, remembered)
     for place, platform in enumerate(platforms):
         progress("what platforms remember", place, len(platforms))
         starts[platform.config.name] = _begun(
-            platform, platforms, registry, sums=sums, private=private
+            platform, remembered[place], everything[place], registry, sums=sums, private=private
         )
     progress("what platforms remember", len(platforms), len(platforms))
     ends = {name: (it.alone, it.federated, it.pooled) for name, it in starts.items()}
@@ -141,13 +144,13 @@ def compare_untrained(
 
 def _begun(
     platform: Platform,
-    platforms: Sequence[Platform],
+    recall: Recall,
+    everything: Recall,
     registry: Registry,
     *,
     sums: Taken | None,
     private: Private,
 ) -> _Start:
-    recall = own(platform)
     alone = validated(platform, platform.untrained, beside=recall)
     return _Start(
         alone,
@@ -156,7 +159,7 @@ def _begun(
             scorer: federated(platform, with_sums(platform, alone, taken), rounds)
             for scorer, (rounds, taken) in private.items()
         },
-        validated(platform, platform.untrained, beside=pooled(platform, recall, platforms)),
+        validated(platform, platform.untrained, beside=everything),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clients.beside import remembering
+from clients.weighing import weighing_of
 from shared.metrics import gained
 from shared.tables.config import PlatformConfig
 from shared.text import Progress, silent
@@ -23,7 +24,7 @@ from simulations.untrained import opened
 
 CHANNELS = {"app": 0.60, "web": 0.28, "mini-program": 0.09, "newcomer": 0.03}
 MOST = 2500  # shoppers of a channel that is asked; larger channels only add to the sums
-ALONE, EXACT = "alone", "no noise"
+ALONE, COUNTS, EXACT = "alone", "counts alone", "no noise"
 
 
 def measure(
@@ -56,11 +57,23 @@ def measure(
             name: let_out(channel, places, epsilons=epsilons, seed=split, name=name)
             for name, channel in channels.items()
         }
+        own = {name: remembering(it.platform, texts=whole.texts) for name, it in channels.items()}
+        # What leaves beside exact sums: fitted to all of a channel's validation part.
+        flat = {
+            name: own[name].fitted(it.platform.question("validation")).weighing.flat
+            for name, it in channels.items()
+        }
         for name, channel in channels.items():
             if len(channel.platform.rows.histories) > MOST:
                 continue
-            alone = remembering(channel.platform, texts=whole.texts)
-            has = {ALONE: alone, EXACT: with_all(alone, name, channels)}
+            for what in (ALONE, COUNTS, EXACT):
+                reached[name][what] += []  # in this order
+            alone = own[name]
+            others = sum(CHANNELS[it] * flat[it] for it in channels if it != name)
+            everything = with_all(alone, name, channels)
+            taught = held_out(channel.platform, everything, taught=weighing_of(np.array(others)))
+            reached[name][EXACT].append(taught)
+            has = {ALONE: alone, COUNTS: everything}
             for epsilon in epsilons:
                 under = {it: sums[epsilon] for it, sums in told.items()}
                 found = believed(channels, under, places, name)

@@ -97,7 +97,10 @@ def shorter(sums: Adapter) -> Adapter:
         (renamed, "holds other sums than this release of Atoll takes"),
         (shorter, "holds other sums than this release of Atoll takes"),
         (lambda sums: replace(sums, backbone="x" * 64), "belongs to backbone xxxxxxxxxxxx"),
-        (lambda sums: replace(sums, task="next-item"), "belongs to task 'next-item', this one is 'co-visitation'"),
+        (
+            lambda sums: replace(sums, task="next-item"),
+            "belongs to task 'next-item', this one is 'co-visitation'",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", [("recommend", "--history", "shop-03"), ("compare",)])

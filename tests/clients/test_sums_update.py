@@ -10,6 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid, ServerApp
 
 from clients.app import SIMULATED, app
+from clients.beside import own
 from clients.ledger import balance, entries
 from clients.platform import open_platform
 from clients.sums import SENSITIVITY, bounded, exact
@@ -172,7 +173,9 @@ def test_over_a_directed_list_the_unprotected_tell_exact_counts(shop: Callable[.
     (reply,) = ask(it.path, count(it.start))
     update, platform = wire.read_update(reply.content), open_platform(load_platform(it.path))
     check_update(update, it.start)
-    expected = exact(platform.told, platform.places, weight=2.0)
+    flat = own(platform).weighing.flat
+    expected = exact(platform.told, platform.places, weight=2.0, weighing=flat)
+    assert flat.any()
     assert all(np.array_equal(update.delta[name], expected[name]) for name in it.start.tensors)
     assert expected[co_visitation.FOLLOWING].any()
 

@@ -13,6 +13,7 @@ from clients.kept import Kept
 from clients.ledger import balance, entries
 from clients.memory import Memory
 from clients.platform import Platform
+from clients.weighing import weighing_of
 from server.registry import Registry
 from shared.accounting import Charge
 from shared.pairs import load_pairs
@@ -93,12 +94,12 @@ def test_one_list_holds_every_pair_that_occurs_and_the_other_those_near_by_text(
 
 
 def test_sums_without_noise_are_the_memory_of_all(ready: Ready, taken: Taken) -> None:
-    for platform in ready.platforms:
-        alone = own(platform)
-        known, everything = shared(platform, alone, taken), pooled(platform, alone, ready.platforms)
-        assert same(known.memory, everything.memory)
+    recalls = [own(platform) for platform in ready.platforms]
+    everything = pooled(ready.platforms, recalls)
+    for platform, alone, there in zip(ready.platforms, recalls, everything, strict=True):
+        known = shared(platform, alone, taken)
+        assert same(known.memory, there.memory)
         assert not same(known.memory, alone.memory)
-        np.testing.assert_array_equal(known.weighing.flat, everything.weighing.flat)
 
 
 def test_over_a_list_of_texts_the_unprotected_take_out_what_they_let_out(ready: Ready) -> None:
@@ -125,6 +126,22 @@ def test_own_rows_are_taken_out_of_the_sums_before_they_are_added(
         others + alone.memory.together.toarray(),
     )
     assert state.adapter.task == task.NAME
+
+
+def test_how_the_others_weigh_is_taken_where_it_is_better(ready: Ready, taken: Taken) -> None:
+    recalls = {it.config.name: own(it) for it in ready.platforms}
+    state, _report = taken.registry.load(1)
+    total = sum(WEIGHTS[name] * it.weighing.flat for name, it in recalls.items())
+    np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-4, atol=1e-4)
+    for platform in ready.platforms:
+        name = platform.config.name
+        mine = WEIGHTS[name] * recalls[name].weighing.flat
+        others = weighing_of(total - mine)
+        known = shared(platform, recalls[name], taken)
+        asked = platform.question("validation")
+        fitted = recalls[name].with_memory(known.memory).fitted(asked)
+        if fitted.taught_by(others, asked) is not fitted:
+            np.testing.assert_allclose(known.weighing.flat, others.flat, rtol=1e-3, atol=1e-4)
 
 
 def test_who_serves_remembers_the_rows_that_validated_too(ready: Ready) -> None:
