@@ -56,6 +56,9 @@ def listed(
 def together(lists: Sequence[Pairs]) -> Pairs:
     """One list out of several that channels made of their own rows.
 
+    Of several, a pair stays whose items two of them sell: another tells nobody anything. Where
+    nothing is sold twice none is left, and how loudly signals speak is all that is shared.
+
     Raises:
         PairsError: one of them was made from texts.
     """
@@ -66,9 +69,17 @@ def together(lists: Sequence[Pairs]) -> Pairs:
         )
     items = tuple(sorted({item for pairs in lists for item in pairs.items}))
     position = {item: place for place, item in enumerate(items)}
-    keys = []
-    for pairs in lists:
-        place = np.array([position[item] for item in pairs.items], np.int64)
-        # Both are sorted alike, so the smaller stays the smaller.
-        keys.append(place[pairs.left] * len(items) + place[pairs.right])
-    return met(items, np.concatenate(keys))
+    places = [np.array([position[item] for item in it.items], np.int64) for it in lists]
+    sold = np.zeros((len(lists), len(items)), bool)
+    for row, place in zip(sold, places, strict=True):
+        row[place] = True
+    # Both are sorted alike, so the smaller stays the smaller.
+    left = np.concatenate([place[it.left] for it, place in zip(lists, places, strict=True)])
+    right = np.concatenate([place[it.right] for it, place in zip(lists, places, strict=True)])
+    if len(lists) > 1:
+        of_two = (sold[:, left] & sold[:, right]).sum(axis=0) > 1
+        left, right = left[of_two], right[of_two]
+        twice = sold.sum(axis=0) > 1
+        left, right = (np.cumsum(twice)[side] - 1 for side in (left, right))
+        items = tuple(item for item, kept in zip(items, twice, strict=True) if kept)
+    return met(items, left * len(items) + right)

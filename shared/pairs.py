@@ -155,7 +155,7 @@ def met(items: Sequence[str], keys: NDArray[np.int64]) -> Pairs:
         items: [M] identifiers, sorted, unique.
         keys: left · M + right of each, in any order, repeated or not.
     """
-    left, right = np.divmod(np.unique(keys), len(items))
+    left, right = np.divmod(np.unique(keys), max(len(items), 1))
     nothing = np.zeros(len(left), np.float32)
     return Pairs(tuple(items), _int32(left), _int32(right), nothing, directed=True)
 

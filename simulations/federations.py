@@ -136,7 +136,7 @@ def federate_privately(
     rounds: bool = True,
 ) -> dict[float, tuple[Protected, Registry, Taken | None]]:
     """The same under Plans, once for each ε of the scenario; sums alone, if there are no rounds."""
-    if not rounds and scenario.sums is None:
+    if not rounds and ready.near is None:
         return {}
     plans = [
         protected(scenario, ready.platforms, out, epsilon=epsilon, pairs=ready.near)

@@ -134,21 +134,24 @@ def lists(
     *,
     cache: Path,
     progress: Progress,
-) -> tuple[Path, Path]:
-    """Write the pairs that occur on any platform, and those that are near by text."""
+) -> tuple[Path, Path | None]:
+    """Write the pairs that occur, and those near by text if sums are taken under Plans too."""
     assert scenario.sums is not None
-    near = listed(
+    own = [own_pairs(to_date(read.histories), read.catalogue) for read in rows]
+    met = made_folder(out) / "pairs-met.safetensors"
+    save_pairs(together(own), met)
+    if not scenario.sums.share:
+        return met, None
+    found = listed(
         [read.catalogue for read in rows],
         encoder=scenario.encoder,
         nearest=scenario.sums.nearest,
         cache=cache,
         progress=titled(progress, "all items"),
     )
-    own = [own_pairs(to_date(read.histories), read.catalogue) for read in rows]
-    paths = made_folder(out) / "pairs-met.safetensors", out / "pairs-near.safetensors"
-    save_pairs(together(own), paths[0])
-    save_pairs(near, paths[1])
-    return paths
+    near = out / "pairs-near.safetensors"
+    save_pairs(found, near)
+    return met, near
 
 
 def check_use(config: PlatformConfig, histories: Histories) -> None:

@@ -41,7 +41,7 @@ update_norm = 100.0
 
 [sums]                         # of what shoppers take together, by items of the same identifier
 nearest = 40                   # under a Plan: pairs of each item with so many, nearest by text
-share = 0.95                   # of ε that goes into the sums; the rounds have the rest
+share = 0.95                   # of ε that goes into the sums; of 0 none are taken under Plans
 
 [[faults]]                     # drop, delay, fail, or corrupt with nan, shape, digest or empty
 platform = "kiosk"
@@ -101,7 +101,7 @@ class SumsSettings:
 
     Attributes:
         nearest: under a Plan, of each item by text.
-        share: of ε that goes into them.
+        share: of ε that goes into them; of 0 none are taken under a Plan.
     """
 
     nearest: int = NEAREST

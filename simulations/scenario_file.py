@@ -79,7 +79,7 @@ class SumsSection(Section):
     """[sums]: what shoppers take together."""
 
     nearest: int = Field(NEAREST, ge=1, le=MOST_NEAREST)
-    share: float = Field(0.95, gt=0, lt=1)
+    share: float = Field(0.95, ge=0, lt=1)
 
 
 class FaultSection(Section):
