@@ -14,7 +14,7 @@ from server.pairs import together
 from shared.errors import PairsError
 from shared.pairs import Pairs, load_pairs, met, near
 from shared.tasks import co_visitation as task
-from simulations.beside import shared
+from simulations.beside import pooled, shared
 from simulations.federations import sum_up
 from simulations.prepare import prepare
 from simulations.run import full_comparison
@@ -91,6 +91,8 @@ def test_sums_over_no_pair_teach_how_the_others_weigh(
     recalls = [own(it) for it in ready.platforms]
     total = sum(it.weighing.flat for it in recalls)
     np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-5, atol=1e-5)
+    everything = pooled(ready.platforms, recalls)
+    assert all(it.held_out >= alone.held_out for it, alone in zip(everything, recalls, strict=True))
     for platform, alone in zip(ready.platforms, recalls, strict=True):
         found = shared(platform, alone, taken)
         known, mine = found.memory.together, alone.memory.together
