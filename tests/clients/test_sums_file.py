@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from clients.beside import known
 from clients.daemon import main
 from clients.platform import Platform, open_platform
+from clients.weighing import Shares, spread
 from shared import manifest
 from shared.adapter import Adapter, save_adapter
 from shared.manifest import Manifest
-from shared.pairs import near, save_pairs
+from shared.pairs import met, near, save_pairs
 from shared.tables.config import load_platform
 from shared.tasks import co_visitation
 
@@ -60,6 +61,26 @@ def handed(sums: Adapter, path: Path) -> Path:
     )
     manifest.write(manifest.beside(path), told, manifest.sign(told, Ed25519PrivateKey.generate()))
     return path
+
+
+def test_exact_sums_bring_how_the_others_weigh(
+    typed: Callable[..., tuple[int, str, str]], file: Path, tmp_path: Path
+) -> None:
+    keys = [left * len(ITEMS) + right for right in range(len(ITEMS)) for left in range(right)]
+    save_pairs(met(ITEMS, np.array(keys, np.int64)), tmp_path / "pairs.safetensors")
+    shop = open_platform(load_platform(file))
+    state = taken(shop)
+    flat = spread(Shares(similar=0.5, next=3.0)).flat
+    told = {**state.tensors, co_visitation.WEIGHING: (7 * flat).astype(np.float32)}
+    sums = handed(replace(state, tensors=told), tmp_path / "sums.safetensors")
+    alone, joined = known(shop, sums)
+    assert joined.taught is not None
+    others = joined.taught.others(alone.weighing)  # it is not among them, so nothing is taken out
+    assert others is not None
+    np.testing.assert_allclose(others.flat, flat, rtol=1e-6)
+    assert joined.memory.rows.sum() > alone.memory.rows.sum()
+    code, _out, fault = typed(main, "compare", "-p", file, "--sums", sums, "--epochs", "0")
+    assert code == 0, fault
 
 
 def test_a_file_of_sums_is_heard_and_ranked_with(
