@@ -17,12 +17,14 @@ from clients.ledger import Asked, answered
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
-from clients.shared_memory import SharedMemory, Taught, others
+from clients.shared_memory import SharedMemory
+from clients.shared_memory import others as of_others
 from clients.signals import Signals
 from clients.sums import unprotected
+from clients.taught import Taught, sent
 from shared import manifest
 from shared.adapter import Adapter, Tensors, load_adapter
-from shared.errors import AdapterError, LedgerError
+from shared.errors import AdapterError, IdentityError, LedgerError
 from shared.tasks import co_visitation
 from shared.update import from_bytes
 from shared.words import Texts
@@ -72,12 +74,17 @@ def with_sums(platform: Platform, alone: Recall, sums: Adapter, *, run: str | No
 def heard(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) -> Recall:
     """Own memory and what the others added, not fitted. Arguments and errors as of `with_sums`."""
     mine = None if run is None else let_out(platform, run)
-    found = others(sums, platform.places, own=mine, weight=platform.config.weight)
+    found = of_others(sums, platform.places, own=mine, weight=platform.config.weight)
     if isinstance(found, SharedMemory):
         return replace(alone, shared=found)
+    joined = alone.with_memory(alone.memory.plus(found))
     total = sums.tensors[co_visitation.WEIGHING].astype(np.float64)
-    taught = Taught(total, 0.0 if run is None else platform.config.weight)
-    return replace(alone.with_memory(alone.memory.plus(found)), taught=taught)
+    policy = platform.config.policy
+    assert policy is not None  # else there were no places
+    flat = np.zeros_like(total) if run is None else sent(policy, run)
+    if flat is None:  # its own part is not known, so neither is the others'
+        return joined
+    return replace(joined, taught=Taught(total, platform.config.weight * flat))
 
 
 def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
@@ -85,9 +92,8 @@ def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
     asked = platform.question("validation")
     if joined.shared is not None:
         return replace(alone, shared=joined.shared).listening(asked)
-    found = joined.fitted(asked)
-    if joined.taught and (others := joined.taught.others(alone.weighing)):
-        found = found.taught_by(others, asked)
+    others = joined.taught.others if joined.taught is not None else None
+    found = joined.fitted(asked, others=others)
     return found if found.held_out > alone.held_out else alone
 
 
@@ -120,7 +126,7 @@ def known(platform: Platform, sums: Path | None) -> tuple[Recall, Recall]:
 
     Raises:
         AdapterError: the file is no adapter, of another list of pairs, or of other sums.
-        IdentityError: its manifest is missing or cannot be read.
+        IdentityError: its manifest is missing, cannot be read, or is of other sums.
         AtollError: as of `with_sums`.
     """
     alone = remembering(platform)
@@ -135,6 +141,12 @@ def known(platform: Platform, sums: Path | None) -> tuple[Recall, Recall]:
             todo="have them taken by platforms of this release",
         )
     told, _signature = manifest.read(manifest.beside(sums))
+    if told.adapter != state.digest:
+        raise IdentityError(
+            "is of other sums than those beside it",
+            where=manifest.beside(sums),
+            todo="fetch both files anew from the coordinator",
+        )
     run = told.run if platform.config.name in told.participants else None
     return alone, heard(platform, alone, state, run=run)
 

@@ -4,8 +4,8 @@
     sums and adapters of others, and these trained at home ─validated→ the best of all
     each of them ─ranked→ figures, gains over the best alone
 
-The validation part chooses; the last items tell what that is worth, and choose nothing. All of it
-stays at home: nothing is sent, and nothing spent.
+The validation part chooses, adapters by what stands beside them all; the last items tell what that
+is worth, and choose nothing. All of it stays at home: nothing is sent, and nothing spent.
 """
 
 from __future__ import annotations
@@ -118,10 +118,9 @@ def compare(
     start = of_others = own
     if sums:
         if found is not alone:
+            # Chosen by shoppers that neither was fitted to, so validation is not asked again.
             start = of_others = validated(platform, untrained, "untrained", found)
-            # Whether to listen was told by halves that were not fitted to (clients/weighing.py).
-            if best == OWN or start.validation > states[best].validation:
-                best = SUMS
+            best = SUMS
         states[SUMS] = start
     for place, (name, adapter) in enumerate(adapters.items()):
         progress("adapters", place, len(adapters))

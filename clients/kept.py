@@ -66,6 +66,15 @@ def better(best: Kept, offered: Kept) -> Kept:
     return offered if offered.validation > best.validation else best
 
 
+def preferred(alone: Kept, joined: Kept) -> Kept:
+    """Of the best alone and the best with what others let out, the one to serve with.
+
+    Where something else stands beside the Adapter, that was chosen by shoppers it was not fitted to
+    (clients/beside.py), and what stood there before is judged too well by those it was fitted to.
+    """
+    return better(alone, joined) if joined.beside is alone.beside else joined
+
+
 def validated(
     platform: Platform, adapter: Adapter, name: str = "untrained", beside: Recall | None = None
 ) -> Kept:

@@ -137,6 +137,7 @@ def read(path: Path, head: Path) -> Iterator[tuple[sqlite3.Connection | None, li
             yield None, []
             return
         with closing(connected(place, write=False)) as base:
+            base.execute("BEGIN")  # entries and payloads of one moment, whatever is released now
             yield base, contents(base, place, head=known)[2]
 
 

@@ -5,7 +5,8 @@
     validation part ─fitted→ Weighing: how loudly each speaks, chosen at home
 
 A platform of 600 shoppers remembers little, and should listen to itself less than one of 20,000. So
-the Weighing is the platform's own choice, on its own rows, and leaves with nothing.
+the Weighing is the platform's own choice, on its own rows. Under a Plan it leaves with nothing;
+without one it goes with exact sums (clients/taught.py).
 
     B  Histories      S  shoppers      N  items      C  candidates      L  LAST
 """
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clients.memory import LAST, Memory, Weights, latest, recency_weights
-from clients.shared_memory import SharedMemory, Taught
+from clients.shared_memory import SharedMemory
 from clients.signals import Signals, at, indicator
+from clients.taught import Taught, mixed
 from clients.weighing import (
     FEATURES,
     KINDS,
@@ -142,32 +144,22 @@ class Recall:
         scaled = self.scale * speaks[:, None]
         return np.asarray(scaled * pairs, np.float32), np.asarray(scaled * words, np.float32)
 
-    def fitted(self, asked: Question) -> Recall:
+    def fitted(self, asked: Question, *, others: Weighing | None = None) -> Recall:
         """The same with the Weighing that is best for these shoppers.
 
         Args:
             asked: of the validation part; of more than SHOPPERS evenly spaced ones count. Where
                 nobody is asked, or nobody's target is among the candidates, it is the Shares that
                 were found by hand.
+            others: how others weigh, of which as much is taken as serves best.
         """
         if not len(asked.contexts):
             return self
         alone = replace(self, shared=None)
-        weighing, held_out = weighed(alone.field(asked.spaced(SHOPPERS)))
+        field = alone.field(asked.spaced(SHOPPERS))
+        weighing, held_out = weighed(field) if others is None else mixed(field, others)
         found = replace(self, weighing=weighing, held_out=held_out)
         return found if self.shared is None else found.listening(asked)
-
-    def taught_by(self, other: Weighing, asked: Question) -> Recall:
-        """The same with a Weighing that was found elsewhere, if that serves these shoppers better.
-
-        Args:
-            other: fitted to none of them.
-            asked: of the validation part, as for `fitted`, by which this one was.
-        """
-        if not len(asked.contexts):
-            return self
-        gain = replace(self, shared=None).field(asked.spaced(SHOPPERS)).gain(other.flat)
-        return replace(self, weighing=other, held_out=gain) if gain > self.held_out else self
 
     def listening(self, asked: Question) -> Recall:
         """The same, its own signals weighed before, listening to what is shared.

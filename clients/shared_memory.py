@@ -26,7 +26,6 @@ from scipy import sparse
 
 from clients.memory import Memory, Weights, undated
 from clients.sums import Places
-from clients.weighing import Weighing, weighing_of
 from shared.adapter import Adapter, Tensors
 from shared.tasks import co_visitation as task
 
@@ -52,29 +51,6 @@ class SharedMemory:
 
     together: Weights
     popularity: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Taught:
-    """How loudly signals speak on all platforms, where they let that out.
-
-    Attributes:
-        total: [F] weighted sum of what each of them found alone.
-        weight: this platform's public one in it; 0 if it is not among them.
-    """
-
-    total: NDArray[np.float64]
-    weight: float
-
-    def others(self, own: Weighing) -> Weighing | None:
-        """The others' weighted mean, this platform's own taken out; None if there is nobody else.
-
-        Args:
-            own: what it found alone.
-        """
-        left = self.total - self.weight * own.flat
-        # The first is 1 on every platform, so what is left of it is the others' weight.
-        return weighing_of(left) if left[0] > 1e-4 * max(self.weight, 1.0) else None
 
 
 def others(

@@ -132,7 +132,7 @@ def exact(
     places: Places,
     *,
     weight: float,
-    weighing: NDArray[np.float64] | None = None,
+    weighing: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Counts as a Memory has them, over a directed list; nobody is protected.
 
@@ -153,7 +153,7 @@ def exact(
     sums[task.ITEMS][sold] = memory.together.diagonal()[places.ours[sold]]
     told = {name: (it / weight).astype(np.float32) for name, it in sums.items()}
     if weighing is not None:
-        told[task.WEIGHING] = weighing.astype(np.float32)
+        told[task.WEIGHING] = weighing
     return told
 
 
@@ -162,7 +162,7 @@ def unprotected(
     places: Places,
     *,
     weight: float,
-    weighing: NDArray[np.float64] | None = None,
+    weighing: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """What leaves where nobody is protected: exact counts, or `bounded` where a list has texts'."""
     if places.pairs.directed:

@@ -6,10 +6,13 @@ reserve → count → noise → release: only then may it leave
 
 from __future__ import annotations
 
+import numpy as np
+
 from clients.beside import own
 from clients.platform import Platform
 from clients.randomness import Randomness
 from clients.sums import released, unprotected
+from clients.taught import keep_sent
 from clients.train import charged, check_neighbours, policy_of, request_of
 from shared import asking
 from shared.accounting import Charge
@@ -62,8 +65,10 @@ def counted(
         return bound(Update(sums, base=start.digest, weight=weight), MAX_NORM, noise=noise)
 
     if policy.plan is None:
-        # Fitted to rows without a Plan, so it goes with exact counts alone.
-        flat = own(platform).weighing.flat if places.pairs.directed else None
+        flat = None
+        if places.pairs.directed:  # fitted to rows without a Plan: it goes with exact counts alone
+            flat = own(platform).weighing.flat.astype(np.float32)
+            keep_sent(policy, standing.run, flat)
         return moved(unprotected(histories, places, weight=weight, weighing=flat), "none"), None
     if places.pairs.directed:
         raise PlanError(

@@ -96,9 +96,7 @@ class Weighing:
 
     def silent(self) -> Weighing:
         """The same, not listening to the others."""
-        flat = self.flat
-        flat[OTHERS] = 0
-        return weighing_of(flat)
+        return weighing_of(np.where(np.isin(np.arange(FEATURES), OTHERS), 0, self.flat))
 
     def hearing(self) -> Weighing:
         """The same, listening to the others as loudly as Shares do by hand."""
@@ -124,9 +122,8 @@ def spread(shares: Shares) -> Weighing:
 
 def weighing_of(flat: NDArray[np.float64]) -> Weighing:
     """The other way round: [F] in units of its first, which is above 0."""
-    scaled = flat[1:] / flat[0]
     size = len(KINDS) * LAST
-    loud, met, words, liked = np.split(scaled, [size, 2 * size, 2 * size + LAST])
+    loud, met, words, liked = np.split(flat[1:] / flat[0], [size, 2 * size, 2 * size + LAST])
     return Weighing(loud.reshape(-1, LAST), met.reshape(-1, LAST), words, liked)
 
 
@@ -204,14 +201,9 @@ def tried(field: Field, start: Shares) -> Shares:
 
 
 def weighed(field: Field) -> tuple[Weighing, float]:
-    """The Weighing for these shoppers, and its mean NDCG@10 on halves that it was not fitted to.
-
-    By hand, by Shares that are tried, or refined from them under a ridge: each way is judged on the
-    half that it did not see, and the best is fitted to all; of equals the simpler.
-    """
-    halves, way = _best(field)
-    found = _fitted(field, spread(tried(field, Shares())), way)
-    return found, float(_told(halves, field).sum() / max(field.asked, 1))
+    """The Weighing for these shoppers, and its mean NDCG@10 on halves that it was not fitted to."""
+    halves, way = best_way(field)
+    return fitted(field, way), float(reached(halves, field).sum() / max(field.asked, 1))
 
 
 def listened(field: Field, own: Weighing) -> Weighing:
@@ -224,36 +216,44 @@ def listened(field: Field, own: Weighing) -> Weighing:
         field: with what the others let out.
         own: what was found for own signals alone.
     """
-    alone, _way = _best(field.silent())
-    heard = _told([it.hearing() for it in alone], field)
-    if field.persuades(_told([it.silent() for it in alone], field) - heard):
+    alone, _way = best_way(field.silent())
+    heard = reached([it.hearing() for it in alone], field)
+    if field.persuades(reached([it.silent() for it in alone], field) - heard):
         return own.silent()
-    learnt, way = _best(field)
-    if field.persuades(_told(learnt, field) - heard):
-        return _fitted(field, spread(tried(field, Shares())), way)
+    learnt, way = best_way(field)
+    if field.persuades(reached(learnt, field) - heard):
+        return fitted(field, way)
     return own.hearing()
 
 
-def _best(field: Field) -> tuple[list[Weighing], Way]:
-    """The way that is best on the half not fitted to; what it gave on either half, and which."""
+def best_way(field: Field) -> tuple[list[Weighing], Way]:
+    """The way that is best on the half not fitted to; what it gave on either half, and which.
+
+    By hand, by Shares that are tried, or refined from them under a ridge; of equals the simpler.
+    """
     halves = field.half(0), field.half(1)
     starts = [spread(tried(half, Shares())) for half in halves]
     best: tuple[list[Weighing], Way] = [], WAYS[0]
     most = -1.0
     for way in WAYS:
         found = [_fitted(half, start, way) for half, start in zip(halves, starts, strict=True)]
-        gain = _told(found, field).sum()
+        gain = reached(found, field).sum()
         if gain > most:
             best, most = (found, way), gain
     return best
 
 
-def _told(halves: Sequence[Weighing], field: Field) -> NDArray[np.float64]:
+def reached(halves: Sequence[Weighing], field: Field) -> NDArray[np.float64]:
     """[Q] gains of each shopper by what was fitted to the half without them."""
     gains = np.zeros(len(field.target))
     for place, found in enumerate(halves):
         gains[1 - place :: 2] = field.half(1 - place).gains(found.flat)
     return gains
+
+
+def fitted(field: Field, way: Way) -> Weighing:
+    """What this way finds for all these shoppers."""
+    return _fitted(field, spread(tried(field, Shares())), way)
 
 
 def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:

@@ -46,7 +46,7 @@ def shared(platform: Platform, alone: Recall, taken: Taken) -> Recall:
 def pooled(everyone: Sequence[Platform], alone: Sequence[Recall]) -> list[Recall]:
     """By platform its own memory and what everybody tells of, of items sold there, all shared.
 
-    How loudly that speaks is shared too: a platform takes its own fit, or the mean of the others'.
+    How loudly that speaks is shared too: own fits and the mean of the others' are mixed.
     """
     found = []
     for platform, mine in zip(everyone, alone, strict=True):
@@ -63,8 +63,9 @@ def pooled(everyone: Sequence[Platform], alone: Sequence[Recall]) -> list[Recall
     flat = np.array([it.weighing.flat for it in found])
     heads = np.array([float(len(it.rows.histories)) for it in everyone])
     return [
-        it.taught_by(
-            weighing_of(heads @ flat - heads[place] * flat[place]), platform.question("validation")
+        it.fitted(
+            platform.question("validation"),
+            others=weighing_of(heads @ flat - heads[place] * flat[place]),
         )
         for place, (it, platform) in enumerate(zip(found, everyone, strict=True))
     ]

@@ -137,7 +137,7 @@ def held_out(
     Args:
         platform: whose shoppers are asked.
         recall: what ranks.
-        taught: found elsewhere, and taken where the half that fits is served better by it.
+        taught: how others weigh, mixed with what the half that fits finds.
         most: of more shoppers so many, evenly spaced, are asked; None asks all.
     """
     asked = platform.question("validation")
@@ -147,8 +147,6 @@ def held_out(
     halves = [np.arange(start, len(asked.contexts), 2) for start in (0, 1)]
     found = []
     for fits, tells in (halves, reversed(halves)):
-        fitted = recall.fitted(asked.take(fits))
-        if taught is not None:
-            fitted = fitted.taught_by(taught, asked.take(fits))
+        fitted = recall.fitted(asked.take(fits), others=taught)
         found.append(ndcg(rank(fitted, asked.take(tells), items=items).ranks))
     return float(np.concatenate(found).mean())

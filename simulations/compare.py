@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clients.beside import own
-from clients.kept import Kept, better, trained, validated
+from clients.kept import Kept, better, preferred, trained, validated
 from clients.platform import Platform
 from clients.recall import Recall
 from server.registry import Registry
@@ -108,7 +108,7 @@ def compare(
         }
         if training:
             kept["personalised"] = personal
-            kept["served"] = better(better(local, start.federated), personal)
+            kept["served"] = preferred(local, better(start.federated, personal))
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from clients.membership import home_of
 from clients.platform import Platform, open_platform
 from clients.recommend import Slate, history_of
 from clients.recommend import recommend as recommended
+from clients.train import check_adapter
 from shared import manifest, terminal
 from shared.adapter import Adapter, load_adapter, save_adapter
 from shared.errors import ConfigError
@@ -150,18 +152,16 @@ def compare(
         raise ConfigError("--out keeps what is trained here", todo="leave --epochs 0 out")
     if out is not None and out.exists():
         raise ConfigError("is there already", where=out, todo="name another file")
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError("no such folder", where=out.parent, todo="make it first")
+    if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
+        todo = "name a file in a folder that is there and may be written to"
+        raise ConfigError("no such folder, or a closed one", where=out.parent, todo=todo)
     adapters = list(dict.fromkeys(adapter or ()))
     config = load_platform(platform)
     files = [*adapters, *([sums] if sums else [])]
     vouched(files, config, platform, coordinator=coordinator, unsigned=unsigned)
     with terminal.showing(quiet=as_json) as progress:
         opened = open_platform(config, progress=progress)
-        # A name without a suffix could be one of our own lines'.
-        states = {
-            str(path) if path.suffix else f"./{path}": loaded(opened, path) for path in adapters
-        }
+        states = once({named(path): loaded(opened, path) for path in adapters})
         progress("how loudly each signal speaks", 0, 1)
         alone, found = beside.weighed(opened, *beside.known(opened, sums))
         progress("how loudly each signal speaks", 1, 1)
@@ -174,15 +174,28 @@ def compare(
             sums=sums is not None,
             progress=progress,
         )
-    if out is not None and told.best in AT_HOME:
-        save_adapter(told.adapter, out, private=True)
     if as_json:
         found_out = {name: it for name, it in asdict(told).items() if name != "adapter"}
         terminal.console.print_json(json.dumps({"platform": config.name, **found_out}))
-        return
-    terminal.console.print(comparison_table(told, config.name))
-    for line in advice(told, platform, sums=sums, out=out):
-        terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
+    else:
+        terminal.console.print(comparison_table(told, config.name))
+        how = ["--sums", str(sums)] if told.listens else []
+        how += ["--coordinator", str(coordinator)] if coordinator else []
+        for line in advice(told, platform, how=how, unsigned=unsigned, out=out):
+            terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if out is not None and told.best in AT_HOME:
+        save_adapter(told.adapter, out, private=True)
+
+
+def named(path: Path) -> str:
+    """What a line calls an adapter: its path, told apart from our own lines."""
+    return f"./{path}" if not (path.suffix or path.is_absolute()) else str(path)
+
+
+def once(states: dict[str, Adapter]) -> dict[str, Adapter]:
+    """Each adapter by the first of its names."""
+    first = {adapter.digest: name for name, adapter in reversed(states.items())}
+    return {name: adapter for name, adapter in states.items() if first[adapter.digest] == name}
 
 
 def vouched(
@@ -208,9 +221,11 @@ def loaded(platform: Platform, adapter: Path) -> Adapter:
     """An adapter file, of this platform's backbone.
 
     Raises:
-        AdapterError: it cannot be read, or is of another one.
+        AdapterError: it cannot be read, is of another one, or has a value that none comes to.
     """
-    return load_adapter(adapter, backbone=platform.digest, task=next_item.NAME)
+    found = load_adapter(adapter, backbone=platform.digest, task=next_item.NAME)
+    check_adapter(found, platform)
+    return found
 
 
 def comparison_table(told: Comparison, name: str) -> Table:
@@ -249,19 +264,32 @@ def over(told: Comparison, line: Line) -> tuple[str, str]:
     return f"{gain} %", f"{low} to {high}"
 
 
-def advice(told: Comparison, platform: Path, *, sums: Path | None, out: Path | None) -> list[str]:
-    """What to serve with, and what that is worth."""
+def advice(
+    told: Comparison,
+    platform: Path,
+    *,
+    how: Sequence[str] = (),
+    unsigned: bool = False,
+    out: Path | None = None,
+) -> list[str]:
+    """What to serve with, and what that is worth.
+
+    Args:
+        told: the Comparison.
+        platform: its file.
+        how: further words of the command that ranks so.
+        unsigned: whether an adapter without a manifest was taken.
+        out: where what was trained here is kept.
+    """
     kept = out if told.best in AT_HOME else None
-    words = ["atoll-client", "recommend", "-p", str(platform)]
-    if told.listens:
-        words += ["--sums", str(sums)]
+    words = ["atoll-client", "recommend", "-p", str(platform), *how]
     if kept is not None:
         words += ["--adapter", str(kept), "--unsigned"]
     elif told.best not in (OWN, SUMS, *AT_HOME):
-        words += ["--adapter", told.best]
+        words += ["--adapter", told.best, *(["--unsigned"] if unsigned else [])]
     serves = shlex.join(words)
     if told.best in AT_HOME and kept is None:
-        serves = f"what it {told.best} here; --out FILE keeps that"
+        serves = f"an adapter {told.best} here, at home; --out FILE keeps it"
     lines = [f"By its validation part it serves best with: {serves}"]
     best = told.line(told.best)
     if out is not None and kept is None:
@@ -270,7 +298,11 @@ def advice(told: Comparison, platform: Path, *, sums: Path | None, out: Path | N
         return [*lines, "Nothing of others is better there."]
     verdict = worded(best.gain.difference, best.gain.p)
     gain, interval = over(told, best)
-    return [*lines, f"On last items: {gain} ({interval}) over the best it has alone, {verdict}."]
+    sure = f"p {best.gain.p:.3f} among {sum(it.gain is not None for it in told.lines)} comparisons"
+    return [
+        *lines,
+        f"On last items: {gain} ({interval}) over the best it has alone, {verdict} ({sure}).",
+    ]
 
 
 def slate_table(slate: Slate, name: str) -> Table:

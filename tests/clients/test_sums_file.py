@@ -75,7 +75,7 @@ def test_exact_sums_bring_how_the_others_weigh(
     sums = handed(replace(state, tensors=told), tmp_path / "sums.safetensors")
     alone, joined = known(shop, sums)
     assert joined.taught is not None
-    others = joined.taught.others(alone.weighing)  # it is not among them, so nothing is taken out
+    others = joined.taught.others  # the shop is not among them, so nothing is taken out
     assert others is not None
     np.testing.assert_allclose(others.flat, flat, rtol=1e-6)
     assert joined.memory.rows.sum() > alone.memory.rows.sum()

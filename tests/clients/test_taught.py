@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ from numpy.typing import NDArray
 
 from clients.memory import Memory
 from clients.recall import Recall
-from clients.shared_memory import Taught
 from clients.signals import Signals
 from clients.sums import Places, exact, unprotected
-from clients.weighing import FEATURES, Shares, spread, weighing_of
+from clients.taught import Taught, between, keep_sent, sent
+from clients.weighing import FEATURES, Shares, Weighing, spread, weighing_of
 from server.aggregate import total
 from shared.events import Histories, from_lists, question
 from shared.pairs import met
 from shared.ranking import Scorer
+from shared.tables.policy import Policy
 from shared.tasks import co_visitation as task
 from shared.update import Update
 from shared.words import Texts
@@ -26,13 +29,13 @@ ITEMS = 30
 WEIGHTS = (60.0, 28.0, 3.0)
 
 
-def flat(seed: int) -> NDArray[np.float64]:
-    found = np.random.default_rng(seed).normal(size=FEATURES)
+def flat(seed: int) -> NDArray[np.float32]:
+    found = np.random.default_rng(seed).normal(size=FEATURES).astype(np.float32)
     found[0] = 1  # the prior's own
     return found
 
 
-def summed(weighings: list[NDArray[np.float64]], weights: tuple[float, ...]) -> Taught:
+def summed(weighings: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> Taught:
     """What comes of the sums of platforms that weigh like this, for the last of them."""
     pairs = met(("a", "b"), np.array([1], np.int64))
     here = Places(pairs, {"a": 0, "b": 1})
@@ -42,7 +45,8 @@ def summed(weighings: list[NDArray[np.float64]], weights: tuple[float, ...]) -> 
         for it, weight in zip(weighings, weights, strict=True)
     ]
     state = task.untrained(pairs).plus(total(parts).delta, version=1)
-    return Taught(state.tensors[task.WEIGHING].astype(np.float64), weights[-1])
+    whole = state.tensors[task.WEIGHING].astype(np.float64)
+    return Taught(whole, weights[-1] * weighings[-1].astype(np.float64))
 
 
 def test_a_list_has_as_many_numbers_as_a_weighing() -> None:
@@ -53,7 +57,7 @@ def test_a_list_has_as_many_numbers_as_a_weighing() -> None:
 
 def test_what_comes_of_the_sums_is_the_others_mean_by_public_weight() -> None:
     ways = [flat(1), flat(2), flat(3)]
-    others = summed(ways, WEIGHTS).others(weighing_of(ways[2]))
+    others = summed(ways, WEIGHTS).others
     assert others is not None
     expected = (60 * ways[0] + 28 * ways[1]) / 88
     np.testing.assert_allclose(others.flat, expected, rtol=1e-4, atol=1e-5)
@@ -61,7 +65,7 @@ def test_what_comes_of_the_sums_is_the_others_mean_by_public_weight() -> None:
 
 def test_who_took_no_part_is_taught_by_all() -> None:
     ways = [flat(1), flat(2), flat(3)]
-    others = replace(summed(ways, WEIGHTS), weight=0.0).others(weighing_of(flat(4)))
+    others = replace(summed(ways, WEIGHTS), sent=np.zeros(FEATURES)).others
     assert others is not None
     expected = np.average(ways, axis=0, weights=WEIGHTS)
     np.testing.assert_allclose(others.flat, expected, rtol=1e-4, atol=1e-5)
@@ -69,7 +73,7 @@ def test_who_took_no_part_is_taught_by_all() -> None:
 
 @pytest.mark.parametrize("weight", [1e-3, 1.0, 60.0])
 def test_alone_there_is_nobody_to_be_taught_by(weight: float) -> None:
-    assert summed([flat(1)], (weight,)).others(weighing_of(flat(1))) is None
+    assert summed([flat(1)], (weight,)).others is None
 
 
 def test_bounded_sums_tell_nothing_of_how_a_platform_weighs() -> None:
@@ -110,18 +114,53 @@ def recall() -> Recall:
     return Recall(prior, Signals(memory, texts), 1.0)
 
 
-def test_what_others_know_is_taken_only_where_it_serves_own_shoppers_better() -> None:
+DEAF = weighing_of(np.eye(FEATURES)[0])  # to all but the prior
+HEARS = spread(Shares(similar=0.0, next=3.0, popularity=0.0))  # in a world where next is all
+
+
+@pytest.mark.parametrize(
+    ("others", "share"),
+    [(DEAF, 1.0), (HEARS, 0.75)],  # a quarter of what all is in is as good as all of it
+)
+def test_of_own_fits_and_the_others_as_much_is_taken_as_serves_best(
+    others: Weighing, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clients.weighing.WAYS", (None,))  # own fits are the Shares by hand
+    own = HEARS if others is DEAF else DEAF
+    monkeypatch.setattr("clients.weighing.spread", lambda _shares: own)
     start, asked = recall(), question(walks(), "validation")
-    deaf = weighing_of(np.concatenate([[1.0], np.zeros(FEATURES - 1)]))  # to all but the prior
-    hears = spread(Shares())
-    poor = replace(start, weighing=deaf, held_out=start.field(asked).gain(deaf.flat))
-    taught = poor.taught_by(hears, asked)
-    assert taught.weighing is hears
-    assert taught.held_out == start.field(asked).gain(hears.flat) > poor.held_out
-    assert taught.taught_by(deaf, asked) is taught
-    assert taught.taught_by(hears, asked) is taught  # as good is not better
+    found = start.fitted(asked, others=others)
+    np.testing.assert_allclose(found.weighing.flat, between(own, others, share).flat)
+    best = start.field(asked).gain(found.weighing.flat)
+    assert found.held_out == pytest.approx(best)
+    assert best > start.field(asked).gain(DEAF.flat)
+
+
+def test_of_equals_a_platform_keeps_its_own() -> None:
+    start, asked = recall(), question(walks(), "validation")
+    own = start.fitted(asked)
+    same = start.fitted(asked, others=own.weighing)
+    np.testing.assert_allclose(same.weighing.flat, own.weighing.flat, rtol=1e-6)
 
 
 def test_where_nobody_is_asked_nobody_is_believed() -> None:
     start, nobody = recall(), question(walks(), "validation").take(np.arange(0))
-    assert start.taught_by(weighing_of(flat(1)), nobody) is start
+    assert start.fitted(nobody, others=HEARS) is start
+
+
+def policy(folder: Path) -> Policy:
+    ledger, head, key = (folder / f"shop.{name}" for name in ("ledger", "head", "key"))
+    return Policy(plan=None, dataset="shop", ledger=ledger, head=head, key=key)
+
+
+def test_what_was_sent_is_known_again_in_that_run_and_to_its_owner_alone(tmp_path: Path) -> None:
+    mine = policy(tmp_path / "home")
+    assert sent(mine, "run") is None
+    keep_sent(mine, "run", flat(1))
+    keep_sent(mine, "later", flat(2))
+    assert sent(mine, "run") is None
+    np.testing.assert_array_equal(sent(mine, "later"), flat(2))
+    (file,) = (tmp_path / "home").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(b"damaged")
+    assert sent(mine, "later") is None

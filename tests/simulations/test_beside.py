@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.beside import dated, let_out, own, to_serve
+from clients.beside import dated, heard, let_out, own, to_serve
 from clients.kept import Kept
 from clients.ledger import balance, entries
 from clients.memory import Memory
 from clients.platform import Platform
-from clients.weighing import weighing_of
+from clients.recall import Recall
+from clients.weighing import Weighing, weighing_of
 from server.registry import Registry
 from shared.accounting import Charge
+from shared.events import Question
 from shared.pairs import load_pairs
 from shared.tasks import co_visitation as task
 from simulations.beside import Taken, pooled, shared
@@ -128,20 +130,41 @@ def test_own_rows_are_taken_out_of_the_sums_before_they_are_added(
     assert state.adapter.task == task.NAME
 
 
-def test_how_the_others_weigh_is_taken_where_it_is_better(ready: Ready, taken: Taken) -> None:
+def test_how_the_others_weigh_comes_of_the_sums_less_what_was_sent(
+    ready: Ready, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recalls = {it.config.name: own(it) for it in ready.platforms}
     state, _report = taken.registry.load(1)
     total = sum(WEIGHTS[name] * it.weighing.flat for name, it in recalls.items())
     np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-4, atol=1e-4)
+    asked: list[Weighing | None] = []
+
+    def fitted(self: Recall, _asked: Question, *, others: Weighing | None = None) -> Recall:
+        asked.append(others)
+        return replace(self, weighing=others, held_out=1.0) if others is not None else self
+
+    monkeypatch.setattr(Recall, "fitted", fitted)
     for platform in ready.platforms:
         name = platform.config.name
-        mine = WEIGHTS[name] * recalls[name].weighing.flat
-        others = weighing_of(total - mine)
         known = shared(platform, recalls[name], taken)
-        asked = platform.question("validation")
-        fitted = recalls[name].with_memory(known.memory).fitted(asked)
-        if fitted.taught_by(others, asked) is not fitted:
-            np.testing.assert_allclose(known.weighing.flat, others.flat, rtol=1e-3, atol=1e-4)
+        others = weighing_of(total - WEIGHTS[name] * recalls[name].weighing.flat)
+        assert asked[-1] is known.weighing  # what is better is served
+        np.testing.assert_allclose(known.weighing.flat, others.flat, rtol=1e-3, atol=1e-4)
+
+
+def test_whose_own_part_is_not_known_is_not_taught(ready: Ready, taken: Taken) -> None:
+    kiosk = ready.platforms[1]
+    policy = kiosk.config.policy
+    assert policy is not None
+    file = policy.ledger.with_name(f"{policy.ledger.name}.weighing")
+    state, _report = taken.registry.load(1)
+    run = taken.registry.standing().run
+    alone = own(kiosk)
+    assert heard(kiosk, alone, state.adapter, run=run).taught is not None
+    file.rename(file.with_suffix(".lost"))
+    there = heard(kiosk, alone, state.adapter, run=run)
+    assert there.taught is None
+    assert there.memory.rows.sum() > alone.memory.rows.sum()
 
 
 def test_who_serves_remembers_the_rows_that_validated_too(ready: Ready) -> None:
