@@ -1,6 +1,7 @@
 """What stands beside an Adapter in a comparison: own memory, sums of a federation, or everything.
 
-Each is fitted on the platform's own validation part: how loudly to listen is chosen at home.
+Each is fitted on the platform's own validation part; among those who protect nobody how loudly
+signals speak is shared too (clients/taught.py).
 """
 
 from __future__ import annotations

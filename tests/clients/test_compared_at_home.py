@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from clients.beside import own, remembering
-from clients.commands.ranking import advice
-from clients.compare import ALONE, ON, OWN, PRIOR, SUMS, Comparison, Line, compare
+from clients.compare import ALONE, ON, OWN, PRIOR, SUMS, Comparison, compare
 from clients.daemon import main
 from clients.kept import validated
 from clients.memory import Memory
@@ -20,7 +19,6 @@ from clients.recall import Recall
 from shared import metrics
 from shared.adapter import Adapter, load_adapter, save_adapter
 from shared.errors import DataError
-from shared.metrics import Paired
 from shared.tables.config import load_platform
 from shared.training import Recipe
 
@@ -227,44 +225,32 @@ def test_what_cannot_be_done_is_told_before_anything_is_trained(
     assert refused(main, "compare", "-p", file, *words).startswith(told)
 
 
-def line(name: str, ndcg: float, difference: float | None = None, p: float = 1.0) -> Line:
-    gain = difference and Paired(difference, None, (difference / 2, 2 * difference), p)
-    return Line(name, "epoch 2", 0.5, 0.5, ndcg, gain or None)
-
-
-@pytest.mark.parametrize(
-    ("best", "listens", "out", "told"),
-    [
-        (OWN, False, None, ["with: atoll-client recommend -p s.toml", "Nothing of others"]),
-        (
-            SUMS,
-            True,
-            None,
-            ["-p s.toml --sums s.sums", "+10.0 % (+5.0 to +20.0) over", ", gain (p 0.010 among 3"],
-        ),
-        (
-            "a b.safetensors",
-            False,
-            None,
-            ["-p s.toml --adapter 'a b.safetensors'", "−10.0 % (−5.0 to −20.0) over", "no clear"],
-        ),
-        (ON, True, None, ["trained on here, at home; --out FILE keeps it", ", loss (p 0.020"]),
-        (ON, True, "h.st", ["--sums s.sums --adapter h.st --unsigned", ", loss (p 0.020"]),
-        (OWN, False, "h.st", ["-p s.toml", "so h.st was not written", "Nothing of others"]),
-    ],
-)
-def test_advice_names_what_to_type_and_what_it_is_worth(
-    best: str, listens: bool, out: str | None, told: list[str], shop: Platform
+def test_one_adapter_under_two_names_is_one_line(
+    typed: Typed, file: Path, shop: Platform, tmp_path: Path
 ) -> None:
-    known = (
-        line(OWN, 0.1),
-        line(SUMS, 0.11, 0.01, p=0.01),
-        line("a b.safetensors", 0.09, -0.01),
-        line(ON, 0.09, -0.01, p=0.02),
-    )
-    found = Comparison(9, known, OWN, best, listens, shop.untrained)
-    path = Path(out) if out else None
-    how = ["--sums", "s.sums"] if listens else []
-    text = "\n".join(advice(found, Path("s.toml"), how=how, out=path))
-    for part in told:
-        assert part in text
+    one, two = tmp_path / "one", tmp_path / "two.safetensors"  # the one without a suffix
+    for path in (one, two):
+        save_adapter(adapters(shop, 1)["0.safetensors"], path)
+    given = ("--adapter", one, "--adapter", two, "--adapter", one)
+    found = printed(typed, "-p", file, *given, "--epochs", "0")
+    assert [it["name"] for it in found["lines"]] == [PRIOR, OWN, str(one)]
+
+
+def test_a_file_without_a_suffix_is_told_apart_from_a_line_of_ours(
+    typed: Typed, file: Path, shop: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_adapter(adapters(shop, 1)["0.safetensors"], Path(PRIOR))
+    found = printed(typed, "-p", file, "--adapter", PRIOR, "--epochs", "0")
+    assert [it["name"] for it in found["lines"]] == [PRIOR, OWN, f"./{PRIOR}"]
+
+
+@pytest.mark.parametrize("command", [("compare",), ("recommend", "--history", "shop-03")])
+def test_an_adapter_of_values_that_none_comes_to_is_refused(
+    command: tuple[str, ...], refused: Refused, file: Path, shop: Platform, tmp_path: Path
+) -> None:
+    path = tmp_path / "huge.safetensors"
+    huge = {name: np.full(shape, 1e30, np.float32) for name, shape in shop.untrained.shapes.items()}
+    save_adapter(shop.untrained.plus(huge, version=1), path)
+    told = refused(main, *command, "-p", file, "--adapter", path)
+    assert told.startswith("a value is beyond 1000")

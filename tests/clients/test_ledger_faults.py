@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+from clients import ledger_file
 from clients.ledger import Asked, Ledger, answered, balance, entries
 from shared.accounting import Charge
 from shared.errors import LedgerError
@@ -123,6 +125,24 @@ def test_whoever_only_reads_is_answered_as_the_writer_and_ends_no_reservation(
         assert answered(policy, asked(2)) is not None
         assert answered(replace(policy, dataset="other"), asked(2)) is None
     assert balance(policy).reserved > 0
+
+
+def test_a_release_in_the_middle_of_a_reading_is_not_taken_for_damage(
+    used: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ledger_file.contents
+
+    def slow(*words: Any, **more: Any) -> Any:
+        found = whole(*words, **more)
+        monkeypatch.setattr(ledger_file, "contents", whole)
+        with Ledger.open(used, noise="secure") as ledger:
+            spend(ledger, 3)
+        return found
+
+    before = answered(used, asked(2))
+    monkeypatch.setattr(ledger_file, "contents", slow)
+    assert answered(used, asked(2)) == before is not None
+    assert answered(used, asked(2)) is None  # it is not the last any more
 
 
 def test_a_place_that_cannot_be_written_is_named(policy: Policy) -> None:
