@@ -191,7 +191,7 @@ def advice(
         return [*lines, "Nothing of others is better there."]
     verdict = worded(best.gain.difference, best.gain.p)
     gain, interval = over(told, best)
-    sure = f"p {best.gain.p:.3f} among {sum(it.gain is not None for it in told.lines)} comparisons"
+    sure = f"p {best.gain.p:.2g} among {sum(it.gain is not None for it in told.lines)} comparisons"
     return [
         *lines,
         f"On last items: {gain} ({interval}) over the best it has alone, {verdict} ({sure}).",

@@ -27,7 +27,7 @@ def line(name: str, ndcg: float, difference: float | None = None, p: float = 1.0
             SUMS,
             True,
             None,
-            ["-p s.toml --sums s.sums", "+10.0 % (+5.0 to +20.0) over", ", gain (p 0.010 among 3"],
+            ["-p s.toml --sums s.sums", "+10.0 % (+5.0 to +20.0) over", ", gain (p 0.01 among 3"],
         ),
         (
             "a b.safetensors",
@@ -35,8 +35,8 @@ def line(name: str, ndcg: float, difference: float | None = None, p: float = 1.0
             None,
             ["-p s.toml --adapter 'a b.safetensors'", "−10.0 % (−5.0 to −20.0) over", "no clear"],
         ),
-        (ON, True, None, ["trained on here, at home; --out FILE keeps it", ", loss (p 0.020"]),
-        (ON, True, "h.st", ["--sums s.sums --adapter h.st --unsigned", ", loss (p 0.020"]),
+        (ON, True, None, ["trained on here, at home; --out FILE keeps it", ", loss (p 0.02"]),
+        (ON, True, "h.st", ["--sums s.sums --adapter h.st --unsigned", ", loss (p 0.02"]),
         (OWN, False, "h.st", ["-p s.toml", "so h.st was not written", "Nothing of others"]),
     ],
 )
