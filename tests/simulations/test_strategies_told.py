@@ -154,7 +154,7 @@ def test_the_command_ends_with_a_table_and_says_where_the_page_is(
 @pytest.mark.parametrize(
     ("name", "same", "left"),
     [
-        ("demo", False, "[privacy]"),
+        ("demo", False, "[sums], [privacy]"),
         ("channels", False, "[sums], [privacy]"),
         ("protocol", True, ""),
     ],
