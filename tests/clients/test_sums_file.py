@@ -139,6 +139,15 @@ def test_a_file_of_something_else_is_refused_in_one_line(
     assert line.startswith(f"{sums}: {told}"), line
 
 
+def test_a_manifest_of_other_sums_is_refused(
+    refused: Callable[..., str], file: Path, shop: Platform, tmp_path: Path
+) -> None:
+    sums = handed(taken(shop), tmp_path / "sums.safetensors")
+    save_adapter(replace(taken(shop), version=2), sums)
+    line = refused(main, "compare", "-p", file, "--sums", sums)
+    assert line.startswith(f"{manifest.beside(sums)}: is of other sums than those beside it")
+
+
 def test_a_file_without_its_manifest_is_refused(
     refused: Callable[..., str], file: Path, shop: Platform, tmp_path: Path
 ) -> None:
