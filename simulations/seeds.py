@@ -189,11 +189,16 @@ def _drawing(name: str, scorers: Mapping[str, Mapping[str, Any]]) -> str:
         axes.grid(axis="x")
         axes.margins(x=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _place: f"{value:+.0f} %" if value else "0")
+        axes.xaxis.set_major_formatter(lambda value, _place: tick(value))
         axes.spines["bottom"].set_visible(False)
 
     title = f"{name}: NDCG@10 over local by scorer, over seeds"
     return panel(draw, title, height=40 + 30 * len(told), left=110, right=14, bottom=22)
+
+
+def tick(value: float) -> str:
+    """A mark of the axis in per cent, with as many digits as it has."""
+    return f"{value:+.6g} %".replace("-", "−") if round(value, 6) else "0"
 
 
 def _base(scorers: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from shared.errors import ConfigError
 from shared.metrics import gained, holm
 from simulations.run import with_seed
 from simulations.scenario import find_scenario, load_scenario
-from simulations.seeds import markdown, over_seeds, page, rows, run_seeds
+from simulations.seeds import markdown, over_seeds, page, rows, run_seeds, tick
 
 LOCAL, FEDERATED, PRIOR = (0.10, 0.12, 0.11), (0.13, 0.15, 0.14), (0.05, 0.05, 0.06)
 
@@ -107,3 +107,11 @@ def test_another_seed_draws_other_shoppers_into_a_table_s_part(tmp_path: Path) -
     assert {it.events.draw for it in other.platforms} == {4}
     assert other.federation.seed == 4
     assert with_seed(channels, 0) == channels
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0"), (0.4, "+0.4 %"), (-2.0, "−2 %"), (0.1 + 0.2, "+0.3 %"), (40.0, "+40 %")],
+)
+def test_a_mark_of_the_axis_has_the_digits_it_needs(value: float, told: str) -> None:
+    assert tick(value) == told
