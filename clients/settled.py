@@ -10,7 +10,6 @@ read it.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +78,5 @@ def keep(path: Path, key: str, settled: Settled) -> None:
     made_folder(path.parent)
     header = {"key": key, "joined": str(settled.joined)}
     flat = np.ascontiguousarray(settled.weighing.flat)
-    with replacing(path) as part:
-        part.touch(0o600)
+    with replacing(path, private=True) as part:
         save_file({"weighing": flat}, part, metadata=header)
-        os.chmod(part, 0o600)

@@ -8,7 +8,6 @@ F  features, as of clients.weighing
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +51,8 @@ def keep_sent(policy: Policy, run: str, flat: NDArray[np.float32]) -> None:
     """
     path = _place(policy)
     made_folder(path.parent)
-    with replacing(path) as part:
-        part.touch(0o600)
+    with replacing(path, private=True) as part:
         save_file({"weighing": flat}, part, metadata={"run": run})
-        os.chmod(part, 0o600)
 
 
 def sent(policy: Policy, run: str) -> NDArray[np.float64] | None:

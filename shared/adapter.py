@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,12 +97,8 @@ def save_adapter(adapter: Adapter, path: Path, *, private: bool = False) -> None
     tensors = {
         name: np.asarray(value, np.float32, order="C") for name, value in adapter.tensors.items()
     }
-    with replacing(path) as part:
-        if private:
-            part.touch(0o600)
+    with replacing(path, private=private) as part:
         save_file(tensors, part, metadata=header)
-        if private:
-            os.chmod(part, 0o600)
 
 
 def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = None) -> Adapter:

@@ -14,15 +14,23 @@ from shared.errors import ConfigError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A path to write to that durably takes `path`'s place, only if the body succeeds.
+
+    Args:
+        path: to be replaced.
+        private: only its owner may read it, from the first byte on.
 
     Raises:
         ConfigError: the disk is full, or the folder is missing or may not be written to.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
+        if private:
+            part.touch(0o600)
         yield part
+        if private:  # whoever writes may have put another file there
+            os.chmod(part, 0o600)
         # On the disk before it has the name, and the name before anybody is told.
         sync(part)
         os.replace(part, path)
