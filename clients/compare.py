@@ -165,8 +165,8 @@ def _told(
         lines[name] = Line(name, state.name, state.validation, hits, ndcg)
     progress("last items", len(states), len(states))
     gains = {
-        name: metrics.paired(it, values[alone], rng=np.random.default_rng([SEED, place]))
-        for place, (name, it) in enumerate(values.items())
+        name: metrics.paired(it, values[alone], rng=np.random.default_rng(SEED))
+        for name, it in values.items()
         if name not in (PRIOR, OWN, ALONE)
     }
     corrected = metrics.holm([it.p for it in gains.values()])

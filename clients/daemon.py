@@ -71,7 +71,8 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
         terminal.console.print_json(json.dumps({"platform": config.name, **asdict(report)}))
         return
     for line in [*report.lines(), privacy]:
-        terminal.console.print(f"{config.name}: {line}", highlight=False, soft_wrap=True)
+        told = f"{config.name}: {line}"
+        terminal.console.print(told, highlight=False, soft_wrap=True, markup=False)
 
 
 @cli.command(epilog="Example: atoll-client budget -p boutique.toml --json")
@@ -94,7 +95,7 @@ def budget(platform: PlatformFile, as_json: AsJson = False) -> None:
         terminal.console.print_json(json.dumps(told))
         return
     for line in [*budget_lines(found, policy.plan), *(SIMULATED if "simulated" in noise else ())]:
-        terminal.console.print(line, highlight=False, soft_wrap=True)
+        terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 SIMULATED = ("SIMULATED noise, which a seed repeats: nobody is protected by these releases",)

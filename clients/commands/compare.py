@@ -133,7 +133,10 @@ def comparison_table(told: Comparison, name: str) -> Table:
         table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     for line in told.lines:
         style = "bold" if line.name == told.best else ""
-        label = f"{line.name}, {line.kept}" if line.name in AT_HOME else short(line.name, told)
+        label = short(line.name, told)
+        if line.name in AT_HOME:
+            better = line.kept.startswith("epoch")
+            label += f", {line.kept}" if better else ", no epoch better"
         cells = [label, *(f"{it:.4f}" for it in (line.validation, line.ndcg))]
         table.add_row(*(Text(it, style) for it in (*cells, *over(told, line))))
     return table
@@ -180,19 +183,19 @@ def advice(
         words += ["--adapter", str(kept), "--unsigned"]
     elif told.best not in (OWN, SUMS, *AT_HOME):
         words += ["--adapter", told.best, *(["--unsigned"] if unsigned else [])]
-    serves = shlex.join(words)
+    serves = f"{shlex.join(words)} --shopper SHOPPER"
     if told.best in AT_HOME and kept is None:
         serves = f"an adapter {told.best} here, at home; --out FILE keeps it"
-    lines = [f"By its validation part it serves best with: {serves}"]
+    lines = [f"What its validation part chose to serve with: {serves}"]
     best = told.line(told.best)
     if out is not None and kept is None:
         lines.append(f"Nothing that was trained here is better, so {out} was not written.")
+    compared = sum(it.gain is not None for it in told.lines)
+    if not compared:
+        return [*lines, "Nothing of others was given: --adapter and --sums name it."]
     if best.gain is None:
-        return [*lines, "Nothing of others is better there."]
+        return [*lines, "Nothing of others did better."]
     verdict = worded(best.gain.difference, best.gain.p)
     gain, interval = over(told, best)
-    sure = f"p {best.gain.p:.2g} among {sum(it.gain is not None for it in told.lines)} comparisons"
-    return [
-        *lines,
-        f"On last items: {gain} ({interval}) over the best it has alone, {verdict} ({sure}).",
-    ]
+    sure = f"p {best.gain.p:.2g} among {compared} comparison{'s' if compared > 1 else ''}"
+    return [*lines, f"On last items: {gain} ({interval}) over {told.alone}, {verdict} ({sure})."]

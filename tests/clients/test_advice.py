@@ -22,12 +22,16 @@ def line(name: str, ndcg: float, difference: float | None = None, p: float = 1.0
 @pytest.mark.parametrize(
     ("best", "listens", "out", "told"),
     [
-        (OWN, False, None, ["with: atoll-client recommend -p s.toml", "Nothing of others"]),
+        (OWN, False, None, ["recommend -p s.toml --shopper SHOPPER", "Nothing of others did"]),
         (
             SUMS,
             True,
             None,
-            ["-p s.toml --sums s.sums", "+10.0 % (+5.0 to +20.0) over", ", gain (p 0.01 among 3"],
+            [
+                "-p s.toml --sums s.sums",
+                "+10.0 % (+5.0 to +20.0) over own memory, gain",
+                ", gain (p 0.01 among 3",
+            ],
         ),
         (
             "a b.safetensors",
@@ -61,4 +65,14 @@ def test_what_was_taken_unsigned_is_advised_so() -> None:
     known = (line(OWN, 0.1), line("a.st", 0.11, 0.01, p=0.01))
     found = Comparison(9, known, OWN, "a.st", False, ADAPTER)
     assert "--adapter a.st --unsigned" in advice(found, Path("s.toml"), unsigned=True)[0]
-    assert advice(found, Path("s.toml"))[0].endswith("--adapter a.st")
+    assert advice(found, Path("s.toml"))[0].endswith("--adapter a.st --shopper SHOPPER")
+
+
+def test_one_comparison_is_one_and_of_none_it_is_told_how_to_make_one() -> None:
+    known = (line(OWN, 0.1), line("a.st", 0.11, 0.01, p=0.01))
+    assert (
+        "among 1 comparison)"
+        in advice(Comparison(9, known, OWN, "a.st", False, ADAPTER), Path("s.toml"))[1]
+    )
+    none = Comparison(9, known[:1], OWN, OWN, False, ADAPTER)
+    assert advice(none, Path("s.toml"))[1].startswith("Nothing of others was given")

@@ -70,6 +70,19 @@ def test_check_tells_what_was_read_and_dropped(
     assert (report["platform"], report["rows"], report["unknown_items"]) == ("shop", 46, 1)
 
 
+def test_check_tells_of_sections_by_their_name(
+    typed: Typed, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    text = path.read_text()
+    start = text.index("[privacy]")
+    end = text.find("\n[", start)
+    path.write_text(text[:start] + (text[end:] if end > 0 else ""))
+    code, out, _ = typed(main, "check", "-p", path)
+    assert code == 0
+    assert out.splitlines()[-1] == "shop: no [privacy] section: trains for nobody"
+
+
 def test_check_refuses_a_backbone_that_is_named_and_missing(
     refused: Refused, make_platform: Make, tmp_path: Path
 ) -> None:

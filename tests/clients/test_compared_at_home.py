@@ -187,7 +187,7 @@ def test_what_was_trained_here_is_kept_for_its_owner_and_served(
     code, told, _err = typed(main, *words)
     assert code == 0
     assert f"--adapter {out} --unsigned" in told
-    assert told.endswith("Nothing of others is better there.\n")
+    assert told.endswith("Nothing of others was given: --adapter and --sums name it.\n")
     assert out.stat().st_mode & 0o777 == 0o600
     ranked = ("recommend", "-p", file, "--adapter", out, "--unsigned", "--history", "shop-03")
     assert typed(main, *ranked)[0] == 0
