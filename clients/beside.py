@@ -17,8 +17,7 @@ from clients.ledger import Asked, answered
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
-from clients.shared_memory import SharedMemory
-from clients.shared_memory import others as of_others
+from clients.shared_memory import SharedMemory, others
 from clients.signals import Signals
 from clients.sums import unprotected
 from clients.taught import Taught, sent
@@ -74,7 +73,7 @@ def with_sums(platform: Platform, alone: Recall, sums: Adapter, *, run: str | No
 def heard(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) -> Recall:
     """Own memory and what the others added, not fitted. Arguments and errors as of `with_sums`."""
     mine = None if run is None else let_out(platform, run)
-    found = of_others(sums, platform.places, own=mine, weight=platform.config.weight)
+    found = others(sums, platform.places, own=mine, weight=platform.config.weight)
     if isinstance(found, SharedMemory):
         return replace(alone, shared=found)
     joined = alone.with_memory(alone.memory.plus(found))
@@ -92,8 +91,8 @@ def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
     asked = platform.question("validation")
     if joined.shared is not None:
         return replace(alone, shared=joined.shared).listening(asked)
-    others = joined.taught.others if joined.taught is not None else None
-    found = joined.fitted(asked, others=others)
+    taught = joined.taught.others if joined.taught is not None else None
+    found = joined.fitted(asked, others=taught)
     return found if found.held_out > alone.held_out else alone
 
 

@@ -72,7 +72,7 @@ class Comparison:
 
     def line(self, name: str) -> Line:
         """The line of that name."""
-        return next(line for line in reversed(self.lines) if line.name == name)
+        return next(line for line in self.lines if line.name == name)
 
 
 def compare(
@@ -156,10 +156,12 @@ def _told(
 ) -> tuple[Line, ...]:
     """A line of each state, all of them on the same last items."""
     lines: dict[str, Line] = {}
-    values = {}
+    values, ranked = {}, {}
     for place, (name, state) in enumerate(states.items()):
         progress("last items", place, len(states))
-        ranks = state.rank(platform, "test").ranks
+        if id(state) not in ranked:  # one state may stand under several names
+            ranked[id(state)] = state.rank(platform, "test").ranks
+        ranks = ranked[id(state)]
         values[name] = np.asarray(metrics.ndcg(ranks), np.float64)
         hits, ndcg = float(metrics.hit_rate(ranks).mean()), float(values[name].mean())
         lines[name] = Line(name, state.name, state.validation, hits, ndcg)

@@ -96,12 +96,12 @@ class Weighing:
 
     def silent(self) -> Weighing:
         """The same, not listening to the others."""
-        return weighing_of(np.where(np.isin(np.arange(FEATURES), OTHERS), 0, self.flat))
+        return self.hearing(0.0)
 
-    def hearing(self) -> Weighing:
-        """The same, listening to the others as loudly as Shares do by hand."""
+    def hearing(self, others: float | None = None) -> Weighing:
+        """The same, listening to the others so loudly; left out, as loudly as Shares by hand."""
         flat = self.flat
-        flat[OTHERS] = spread(Shares()).flat[OTHERS]
+        flat[OTHERS] = spread(Shares()).flat[OTHERS] if others is None else others
         return weighing_of(flat)
 
 

@@ -16,7 +16,7 @@ from clients.beside import with_sums
 from clients.memory import Memory
 from clients.platform import Platform
 from clients.recall import Recall
-from clients.weighing import weighing_of
+from clients.taught import Taught
 from server.registry import Registry
 from shared.events import Histories
 from shared.tables.config import PlatformConfig
@@ -59,16 +59,12 @@ def pooled(everyone: Sequence[Platform], alone: Sequence[Recall]) -> list[Recall
                 theirs = moved(other.told, place)
                 memory = memory.plus(Memory.of(theirs, items=len(position)))
         found.append(mine.with_memory(memory).fitted(platform.question("validation")))
-    if len(found) == 1:
-        return found
     flat = np.array([it.weighing.flat for it in found])
     heads = np.array([float(len(it.rows.histories)) for it in everyone])
+    taught = [Taught(heads @ flat, sent).others for sent in heads[:, None] * flat]
     return [
-        it.fitted(
-            platform.question("validation"),
-            others=weighing_of(heads @ flat - heads[place] * flat[place]),
-        )
-        for place, (it, platform) in enumerate(zip(found, everyone, strict=True))
+        it if others is None else it.fitted(platform.question("validation"), others=others)
+        for it, others, platform in zip(found, taught, everyone, strict=True)
     ]
 
 

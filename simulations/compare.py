@@ -4,10 +4,11 @@
     prior                        the backbone untrained
     memory                       the prior and the platform's own memory, nothing trained
     local                        and the adapter trained on the platform's rows alone
-    federated                    the rounds of the scenario, own memory, and sums of all memories
+    federated                    the rounds of the scenario, own memory, and what sums say of all
     federated ε=8, 3, 1 …        the same under Plans, with simulated noise
     personalised                 the federated adapter, trained on at home
-    served                       the best of local, federated and personalised
+    served                       the best of local, federated and personalised; not local where
+                                 sums are listened to (clients/kept.py)
     pooled                       one adapter and one memory of everyone's rows, were they shared
 
 Validation chooses (simulations/candidates.py), test is read once (simulations/reading.py).
@@ -83,14 +84,20 @@ def compare(
     """
     private = private or {}
     starts = {}
-    remembered = [own(platform) for platform in platforms]
-    everything = pooled(platforms, remembered)
+    remembered = []
     for place, platform in enumerate(platforms):
         progress("what platforms remember", place, len(platforms))
+        remembered.append(own(platform))
+    progress("what platforms remember", len(platforms), len(platforms))
+    progress("what all of them remember", 0, 1)
+    everything = pooled(platforms, remembered)
+    progress("what all of them remember", 1, 1)
+    for place, platform in enumerate(platforms):
+        progress("what rounds and sums add", place, len(platforms))
         starts[platform.config.name] = _begun(
             platform, remembered[place], everything[place], registry, sums=sums, private=private
         )
-    progress("what platforms remember", len(platforms), len(platforms))
+    progress("what rounds and sums add", len(platforms), len(platforms))
     ends = {name: (it.alone, it.federated, it.pooled) for name, it in starts.items()}
     if training:
         ends = _trained(scenario, platforms, starts, seed=seed, threads=threads, progress=progress)

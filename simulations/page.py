@@ -54,7 +54,7 @@ _SCORERS = {
     "and, where sums were taken, what the others' shoppers took together; no rows moved",
     "personalised": "the federated Adapter, trained further on this platform's rows alone",
     "served": "what this platform would serve with: by its validation the best of local, federated "
-    "and personalised",
+    "and personalised, and not local where it listens to sums",
     "pooled": "an Adapter trained on all rows together, beside the memory of all, as if rows could "
     "be shared: a yardstick",
 }

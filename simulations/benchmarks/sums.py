@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clients.beside import remembering
-from clients.weighing import weighing_of
+from clients.taught import Taught
 from shared.metrics import gained
 from shared.tables.config import PlatformConfig
 from shared.text import Progress, silent
@@ -59,27 +59,25 @@ def measure(
         }
         own = {name: remembering(it.platform, texts=whole.texts) for name, it in channels.items()}
         # What leaves beside exact sums: fitted to all of a channel's validation part.
-        flat = {
-            name: own[name].fitted(it.platform.question("validation")).weighing.flat
+        sent = {
+            name: it.weight * own[name].fitted(it.platform.question("validation")).weighing.flat
             for name, it in channels.items()
         }
+        total = np.sum(list(sent.values()), axis=0)
         for name, channel in channels.items():
             if len(channel.platform.rows.histories) > MOST:
                 continue
-            for what in (ALONE, COUNTS, EXACT):
-                reached[name][what] += []  # in this order
             alone = own[name]
-            others = sum(CHANNELS[it] * flat[it] for it in channels if it != name)
             everything = with_all(alone, name, channels)
-            taught = held_out(channel.platform, everything, taught=weighing_of(np.array(others)))
-            reached[name][EXACT].append(taught)
-            has = {ALONE: alone, COUNTS: everything}
+            has = {ALONE: alone, COUNTS: everything, EXACT: everything}
             for epsilon in epsilons:
                 under = {it: sums[epsilon] for it, sums in told.items()}
                 found = believed(channels, under, places, name)
                 has[f"ε={epsilon:g}"] = replace(alone, shared=found)
+            others = Taught(total, sent[name]).others
             for what, recall in has.items():
-                reached[name][what].append(held_out(channel.platform, recall))
+                taught = others if what == EXACT else None
+                reached[name][what].append(held_out(channel.platform, recall, taught=taught))
     progress("splits", splits, splits)
     return {name: summed(table) for name, table in reached.items()}
 
