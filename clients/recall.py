@@ -2,7 +2,8 @@
 
     prior + scale · Σ over the last items h of (own pairs + shared pairs + words)[h, i]
           + scale · (popularity[i] + how popular i was lately)  → scores [B, N]
-    validation part ─fitted→ Weighing: how loudly each speaks, chosen at home
+    validation part ─fitted→ Weighing: how loudly each speaks, mixed at home with what was learnt
+                                       elsewhere
 
 A platform of 600 shoppers remembers little, and should listen to itself less than one of 20,000. So
 the Weighing is the platform's own choice, on its own rows. Under a Plan it leaves with nothing;
@@ -22,19 +23,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clients.memory import LAST, Memory, Weights, latest, recency_weights
+from clients.mixing import listened, mixed
+from clients.pretrained_weighing import PRETRAINED
 from clients.shared_memory import SharedMemory
 from clients.signals import Signals, at, indicator
-from clients.taught import Taught, mixed
-from clients.weighing import (
-    FEATURES,
-    KINDS,
-    Field,
-    Shares,
-    Weighing,
-    listened,
-    spread,
-    weighed,
-)
+from clients.taught import Taught
+from clients.weighing import FEATURES, KINDS, Field, Shares, Weighing, spread
 from shared.events import Histories, Question
 from shared.ranking import BLOCK, Scorer
 from shared.words import Words
@@ -151,13 +145,14 @@ class Recall:
             asked: of the validation part; of more than SHOPPERS evenly spaced ones count. Where
                 nobody is asked, or nobody's target is among the candidates, it is the Shares that
                 were found by hand.
-            others: how others weigh, of which as much is taken as serves best.
+            others: how others weigh, of which as much is taken as serves best; None has what was
+                learnt on public tables in their place.
         """
         if not len(asked.contexts):
             return self
         alone = replace(self, shared=None)
         field = alone.field(asked.spaced(SHOPPERS))
-        weighing, held_out = weighed(field) if others is None else mixed(field, others)
+        weighing, held_out = mixed(field, PRETRAINED if others is None else others)
         found = replace(self, weighing=weighing, held_out=held_out)
         return found if self.shared is None else found.listening(asked)
 

@@ -1,7 +1,6 @@
-"""How loudly signals speak, as others found it who protect nobody, and how much of that to take.
+"""How loudly signals speak, as others found it who protect nobody.
 
 what each platform found alone ─Σ by public weight→ Taught ─less what one sent→ the others' mean
-own fit, the others' mean ─mixed→ Weighing      by halves that neither was fitted to
 
 F  features, as of clients.weighing
 """
@@ -16,11 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from clients.weighing import FEATURES, Field, Weighing, best_way, fitted, reached, weighing_of
+from clients.weighing import FEATURES, Weighing, weighing_of
 from shared.files import made_folder, replacing
 from shared.tables.policy import Policy
-
-OF_OWN = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of the own fit: of equals the larger
 
 
 @dataclass(frozen=True)
@@ -69,28 +66,3 @@ def sent(policy: Policy, run: str) -> NDArray[np.float64] | None:
 
 def _place(policy: Policy) -> Path:
     return policy.ledger.with_name(f"{policy.ledger.name}.weighing")
-
-
-def mixed(field: Field, others: Weighing) -> tuple[Weighing, float]:
-    """The Weighing for these shoppers, and its mean NDCG@10 where it was not fitted.
-
-    What halves found by themselves is mixed with what the others found, and judged by the half that
-    it has not seen; how much of either is best there is taken of the fit to all.
-
-    Args:
-        field: of this platform's shoppers.
-        others: fitted to none of them.
-    """
-    halves, way = best_way(field)
-    gains = [
-        float(reached([between(it, others, share) for it in halves], field).sum())
-        for share in OF_OWN
-    ]
-    place = int(np.argmax(gains))
-    found = between(fitted(field, way), others, OF_OWN[place])
-    return found, gains[place] / max(field.asked, 1)
-
-
-def between(own: Weighing, others: Weighing, share: float) -> Weighing:
-    """So large a share of the one, and the rest of the other."""
-    return weighing_of(share * own.flat + (1 - share) * others.flat)

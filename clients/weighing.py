@@ -5,12 +5,9 @@
                                   some sixty numbers, by how likely they make what was taken next
 
 The last is a conditional logit over candidates (McFadden, "Conditional Logit Analysis of
-Qualitative Choice Behavior", 1974), drawn towards the Shares by a ridge. Which of these a platform
-weighs by, and how strong the ridge is, is told by the half of its shoppers that was not fitted to.
-
-The others' sums are another matter. They are what is believed after the noise, so a platform has
-reason to listen before its own shoppers say so: it does, as loudly as Shares do by hand, unless
-there are enough who say that it should not, or that another loudness is better.
+Qualitative Choice Behavior", 1974), drawn towards the Shares by a ridge. Which of these own
+shoppers speak for, and how strong the ridge is, is told by the half that was not fitted to. How
+much of it a platform weighs by, beside what was learnt elsewhere, is clients/mixing.py's.
 
     Q  shoppers whose target is among their candidates      C  candidates
     F  features      K  kinds of pairs      L  LAST, events of a context that speak
@@ -200,32 +197,6 @@ def tried(field: Field, start: Shares) -> Shares:
     return found
 
 
-def weighed(field: Field) -> tuple[Weighing, float]:
-    """The Weighing for these shoppers, and its mean NDCG@10 on halves that it was not fitted to."""
-    halves, way = best_way(field)
-    return fitted(field, way), float(reached(halves, field).sum() / max(field.asked, 1))
-
-
-def listened(field: Field, own: Weighing) -> Weighing:
-    """The Weighing for these shoppers where the others let something out.
-
-    Own signals are weighed as they were without the others, and the others' as Shares have them by
-    hand, unless halves that were not fitted to persuade us to learn all anew, or not to listen.
-
-    Args:
-        field: with what the others let out.
-        own: what was found for own signals alone.
-    """
-    alone, _way = best_way(field.silent())
-    heard = reached([it.hearing() for it in alone], field)
-    if field.persuades(reached([it.silent() for it in alone], field) - heard):
-        return own.silent()
-    learnt, way = best_way(field)
-    if field.persuades(reached(learnt, field) - heard):
-        return fitted(field, way)
-    return own.hearing()
-
-
 def best_way(field: Field) -> tuple[list[Weighing], Way]:
     """The way that is best on the half not fitted to; what it gave on either half, and which.
 
@@ -262,7 +233,12 @@ def _fitted(field: Field, start: Weighing, way: Way) -> Weighing:
         return spread(Shares())
     if not way:
         return start
-    weights = _likeliest(field, start, way)
+    return refined(field, start, way)
+
+
+def refined(field: Field, start: Weighing, ridge: float) -> Weighing:
+    """The likeliest Weighing for these shoppers, drawn towards `start`."""
+    weights = _likeliest(field, start, ridge)
     return weighing_of(weights) if weights[0] > 0 else start
 
 

@@ -12,7 +12,17 @@ import typer
 from shared import terminal
 from shared.pairs import MOST_NEAREST, NEAREST
 from shared.tables.config import load_platform
-from simulations.benchmarks import floor, ledger, load, overhead, privacy, sasrec, sums, ties
+from simulations.benchmarks import (
+    floor,
+    ledger,
+    load,
+    overhead,
+    privacy,
+    sasrec,
+    sums,
+    ties,
+    weighing,
+)
 from simulations.options import CACHE, AsJson, Cache
 
 cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
@@ -128,6 +138,29 @@ def bench_sums(
                 highlight=False,
                 markup=False,
             )
+
+
+@cli.command("weighing", epilog="Example: atoll-sim bench weighing toys.toml --on beauty.toml")
+def bench_weighing(
+    platform: Annotated[
+        Path, typer.Argument(help="A TOML file of public rows to learn from.", show_default=False)
+    ],
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(help="One to judge by; may be given again.", show_default=False),
+    ] = None,
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """How loudly signals speak, learnt on one table and judged on others; no test part is read."""
+    with terminal.showing(quiet=as_json) as progress:
+        others = [load_platform(it) for it in on or []]
+        figures = weighing.measure(load_platform(platform), others, cache=cache, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for line in weighing.lines(figures):
+        terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @cli.command("sasrec", epilog="Example: atoll-sim bench sasrec beauty.toml --recbole PYTHON")

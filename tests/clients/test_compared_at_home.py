@@ -44,6 +44,12 @@ def alone(shop: Platform) -> Recall:
 
 
 @pytest.fixture(scope="module")
+def unfitted(shop: Platform) -> Recall:
+    """Weighed so badly that training has something left to learn."""
+    return remembering(shop)
+
+
+@pytest.fixture(scope="module")
 def joined(shop: Platform, make_platform: Make, tmp_path_factory: pytest.TempPathFactory) -> Recall:
     """Own memory, and that of another hundred shoppers."""
     path = make_platform(tmp_path_factory.mktemp("other"), shoppers=100, seed=4)
@@ -97,9 +103,9 @@ def test_an_adapter_that_is_no_better_is_not_served(shop: Platform, alone: Recal
     assert (gain.difference, gain.ci95, gain.p) == (0.0, (0.0, 0.0), 1.0)
 
 
-def test_gains_are_over_the_best_alone_and_hold_together(shop: Platform, alone: Recall) -> None:
+def test_gains_are_over_the_best_alone_and_hold_together(shop: Platform, unfitted: Recall) -> None:
     recipe = Recipe(epochs=6, batch=8, learning_rate=0.05)
-    told = compare(shop, alone, alone, adapters(shop, 3), recipe=recipe)
+    told = compare(shop, unfitted, unfitted, adapters(shop, 3), recipe=recipe)
     assert told.alone == ALONE  # of these rows training learns something
     base = told.line(ALONE)
     assert base.validation > told.line(OWN).validation
@@ -109,7 +115,7 @@ def test_gains_are_over_the_best_alone_and_hold_together(shop: Platform, alone: 
     for line in told.lines:
         if line.gain is not None:
             assert line.gain.difference == pytest.approx(line.ndcg - base.ndcg)
-    single = compare(shop, alone, alone, adapters(shop, 1), recipe=recipe)
+    single = compare(shop, unfitted, unfitted, adapters(shop, 1), recipe=recipe)
     first = single.line("0.safetensors").gain
     assert first is not None
     assert gains[0].p >= first.p  # Holm's: more of them, less sure
@@ -138,13 +144,15 @@ def test_sums_that_are_not_listened_to_have_a_line_and_are_not_served(
 
 
 def test_what_others_sent_is_trained_on_at_home_only_if_it_is_better(
-    shop: Platform, alone: Recall
+    shop: Platform, unfitted: Recall
 ) -> None:
     recipe = Recipe(epochs=1, batch=16, learning_rate=1e-4)
     worse = {"a.safetensors": shop.untrained}
-    assert ON not in lines(compare(shop, alone, alone, worse, recipe=recipe))
-    good = compare(shop, alone, alone, {}, recipe=Recipe(epochs=6, batch=8, learning_rate=0.05))
-    taught = compare(shop, alone, alone, {"b.safetensors": good.adapter}, recipe=recipe)
+    assert ON not in lines(compare(shop, unfitted, unfitted, worse, recipe=recipe))
+    good = compare(
+        shop, unfitted, unfitted, {}, recipe=Recipe(epochs=6, batch=8, learning_rate=0.05)
+    )
+    taught = compare(shop, unfitted, unfitted, {"b.safetensors": good.adapter}, recipe=recipe)
     assert ON in lines(taught)
     assert taught.line(ON).validation >= taught.line("b.safetensors").validation
 

@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.memory import Memory
+from clients.mixing import between
 from clients.recall import Recall
 from clients.signals import Signals
 from clients.sums import Places, exact, unprotected
-from clients.taught import Taught, between, keep_sent, sent
+from clients.taught import Taught, keep_sent, sent
 from clients.weighing import FEATURES, Shares, Weighing, spread, weighing_of
 from server.aggregate import total
 from shared.events import Histories, from_lists, question

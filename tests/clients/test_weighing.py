@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from clients.memory import DECAY, LAST
+from clients.mixing import listened, mixed
+from clients.pretrained_weighing import PRETRAINED
 from clients.recall import Recall
 from clients.weighing import (
     BELIEF,
@@ -15,10 +17,12 @@ from clients.weighing import (
     SILENCE,
     Field,
     Shares,
-    listened,
+    Weighing,
+    best_way,
+    fitted,
+    reached,
     spread,
     tried,
-    weighed,
     weighing_of,
 )
 from shared.events import Question, from_lists
@@ -43,6 +47,12 @@ def field(seed: int, *, shoppers: int, truth: dict[int, float], candidates: int 
     drawn = features @ weights + rng.gumbel(size=(shoppers, candidates))
     valid = np.ones((shoppers, candidates), bool)
     return Field(features, valid, drawn.argmax(axis=1), shoppers)
+
+
+def weighed(asked: Field) -> tuple[Weighing, float]:
+    """By own shoppers alone, and what that reached for those it was not fitted to."""
+    halves, way = best_way(asked)
+    return fitted(asked, way), float(reached(halves, asked).sum() / max(asked.asked, 1))
 
 
 def test_shares_are_spread_by_decay_and_come_back_the_same() -> None:
@@ -150,18 +160,51 @@ def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them()
     assert not left[:, :, [SHARED, FEATURES - 1]].any()
 
 
+HAND = spread(Shares())
+LEARNT = weighing_of(np.eye(FEATURES)[0] + np.eye(FEATURES)[TWICE_MET])  # elsewhere
+
+
+def test_of_few_shoppers_what_was_learnt_elsewhere_counts_and_of_many_their_own() -> None:
+    """Elsewhere one signal was found that is loud here too, and of the other nothing."""
+    unseen = field(9, shoppers=800, truth={TWICE_MET: 1.0})
+    few, many = (field(1, shoppers=it, truth={TWICE_MET: 1.0}) for it in (12, 800))
+    alone, among = weighed(few)[0], mixed(few, LEARNT)[0]
+    assert unseen.gain(among.flat) > 1.05 * unseen.gain(alone.flat)
+    astray = field(2, shoppers=800, truth={SIMILAR: 1.0})
+    np.testing.assert_array_equal(mixed(astray, LEARNT)[0].flat, weighed(astray)[0].flat)
+    assert mixed(many, LEARNT)[1] >= weighed(many)[1]
+
+
+def test_who_listens_anew_mixes_that_with_what_was_learnt_elsewhere() -> None:
+    seen, unseen = (
+        field(seed, shoppers=300, truth={SHARED_MET: 1.0, TWICE_MET: 1.0}) for seed in (0, 1)
+    )
+    own = mixed(seen.silent(), LEARNT)[0]
+    found = listened(seen, own, LEARNT)
+    assert found.flat[SHARED_MET] > 0.3  # by hand it is 0
+    assert unseen.gain(found.flat) > 1.05 * unseen.gain(own.hearing().flat)
+
+
+def test_what_was_learnt_on_a_public_table_says_nothing_of_the_others() -> None:
+    np.testing.assert_array_equal(PRETRAINED.silent().flat, PRETRAINED.flat)
+    assert PRETRAINED.flat.shape == (FEATURES,)
+    assert np.isfinite(PRETRAINED.flat).all()
+    plain = field(0, shoppers=40, truth={SIMILAR: 0.5})
+    np.testing.assert_array_equal(mixed(plain)[0].flat, mixed(plain, PRETRAINED)[0].flat)
+
+
 def test_where_listening_by_hand_is_as_good_it_stays() -> None:
     plain = field(0, shoppers=50, truth={SHARED: 0.5})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    own = weighed(plain.silent())[0].silent()
-    np.testing.assert_array_equal(listened(plain, own).flat, spread(Shares()).flat)
+    own = mixed(plain.silent(), HAND)[0].silent()
+    np.testing.assert_array_equal(listened(plain, own, HAND).flat, HAND.flat)
 
 
 def test_what_the_others_let_out_is_learnt_where_that_persuades() -> None:
     seen, unseen = (field(seed, shoppers=800, truth={SHARED_MET: 1.0}) for seed in (0, 1))
-    found = listened(seen, spread(Shares()))
+    found = listened(seen, HAND, HAND)
     assert found.flat[SHARED_MET] == pytest.approx(1.0, abs=0.2)
-    assert unseen.gain(found.flat) > 1.05 * unseen.gain(spread(Shares()).flat)
+    assert unseen.gain(found.flat) > 1.05 * unseen.gain(HAND.flat)
 
 
 def test_who_is_led_astray_does_not_listen() -> None:
@@ -169,8 +212,8 @@ def test_who_is_led_astray_does_not_listen() -> None:
     rng = np.random.default_rng(1)
     astray.features[:, :, SHARED] = 4 * (rng.random(astray.features.shape[:2]) < 0.3)
     astray.features[np.arange(800), astray.target, SHARED] = 0
-    found = listened(astray, spread(Shares()))
-    np.testing.assert_array_equal(found.flat, spread(Shares()).silent().flat)
+    found = listened(astray, HAND, HAND)
+    np.testing.assert_array_equal(found.flat, HAND.silent().flat)
 
 
 @pytest.mark.parametrize(("shoppers", "errors"), [(16, 19.5), (1600, 1.95), (160000, 0.195)])

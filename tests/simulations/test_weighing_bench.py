@@ -1,0 +1,82 @@
+"""How loudly signals speak, learnt on one table and judged on another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients.beside import remembering
+from clients.mixing import mixed
+from clients.platform import Platform
+from clients.weighing import Shares, refined, spread, weighing_of
+from shared.tables.config import load_platform
+from simulations.benchmarks import weighing
+from simulations.cli import main
+from simulations.untrained import opened
+
+Typed = Callable[..., tuple[int, str, str]]
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def file(make_platform: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_platform(tmp_path_factory.mktemp("shop"), shoppers=80, seed=3)
+
+
+@pytest.fixture(scope="module")
+def whole(file: Path) -> Platform:
+    return opened(load_platform(file), cache=None)
+
+
+def test_groups_hold_every_shopper_once(whole: Platform) -> None:
+    found = list(weighing.groups(whole, 3, seed=1))
+    named = [name for it in found for name in it.rows.histories.shoppers]
+    assert sorted(named) == sorted(whole.rows.histories.shoppers)
+    assert sorted(len(it.rows.histories) for it in found) == [26, 27, 27]
+    again = list(weighing.groups(whole, 3, seed=2))
+    assert found[0].rows.histories.shoppers != again[0].rows.histories.shoppers
+
+
+def test_what_is_learnt_is_the_mean_of_fits_to_groups(
+    whole: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weighing, "DRAWS", 1)
+    monkeypatch.setattr(weighing, "GROUPS", 2)
+    fits = []
+    for group in weighing.groups(whole, 2, seed=0):
+        field = remembering(group).field(group.question("validation"))
+        fits.append(refined(field, spread(Shares()), weighing.RIDGE).flat)
+    found = weighing.learnt(whole)
+    expected = weighing_of(np.mean(fits, axis=0)).silent()
+    np.testing.assert_allclose(found.flat, expected.flat)
+
+
+def test_no_half_is_told_by_what_was_fitted_to_it(whole: Platform) -> None:
+    field = remembering(whole).field(whole.question("validation"))
+    start = spread(Shares())
+    told = weighing.told(field, start)
+    assert told[weighing.BY_HAND] == told[weighing.WHOLE] == field.gain(start.flat)
+    parts = [(field.half(0), field.half(1)), (field.half(1), field.half(0))]
+    reached = [tells.gains(mixed(fits, start)[0].flat).sum() for fits, tells in parts]
+    assert told[weighing.MIXED] == pytest.approx(sum(reached) / field.asked)
+
+
+def test_as_a_command(file: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "DRAWS", 1)
+    monkeypatch.setattr(weighing, "SIZES", {20: 2, 60: 1})
+    asked = ["bench", "weighing", str(file), "--on", str(file), "--cache", str(file.parent)]
+    code, out, _err = typed(main, *asked, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [len(found[name]) for name in ("loud", "met", "words", "liked")] == [6, 6, 5, 3]
+    (rows,) = found["rows"].values()
+    assert list(rows) == ["20", "60"]
+    code, out, _err = typed(main, *asked)
+    assert code == 0
+    assert "by hand" in out
+    assert "taken whole" in out
+    assert f"{rows['60']['mixed']:.4f}" in out
