@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from clients.platform import Platform
 from clients.weighing import Field, Shares, Weighing, best_way, fitted, refined, spread, weighing_of
 from shared.tables.config import PlatformConfig
 from shared.text import Progress, silent
+from simulations.channels import drawn
 from simulations.untrained import opened
 
 GROUPS, DRAWS, RIDGE = 4, 5, 3.0
@@ -63,8 +63,9 @@ def measure(
 def learnt(whole: Platform, *, progress: Progress = silent) -> Weighing:
     """The mean of fits to groups of a table's shoppers, each with its own memory."""
     found: list[Weighing] = []
+    size = len(whole.rows.histories) // GROUPS
     for draw in range(DRAWS):
-        for group in groups(whole, GROUPS, seed=draw):
+        for group in groups(whole, GROUPS, size, seed=draw):
             progress("fits", len(found), GROUPS * DRAWS)
             found.append(refined(_field(whole, group), spread(Shares()), RIDGE))
     progress("fits", len(found), GROUPS * DRAWS)
@@ -82,7 +83,7 @@ def judged(
     for size, most in asked.items():
         progress("sizes", len(found), len(asked))
         reached: dict[str, list[float]] = defaultdict(list)
-        for group in list(groups(whole, max(count // size, 1), seed=DRAWS))[:most]:
+        for group in groups(whole, min(most, count // size), size, seed=DRAWS):
             for name, gain in told(_field(whole, group), weighing).items():
                 reached[name].append(gain)
         found[size] = {name: float(np.mean(it)) for name, it in reached.items()}
@@ -103,13 +104,11 @@ def told(field: Field, weighing: Weighing) -> Mapping[str, float]:
     }
 
 
-def groups(whole: Platform, count: int, *, seed: int) -> Iterator[Platform]:
-    """A table's shoppers in so many groups of about one size, no two with the same one."""
-    histories = whole.rows.histories
-    order = np.random.default_rng(seed).permutation(len(histories))
-    for part in np.array_split(order, count):
-        rows = replace(whole.rows, histories=histories.take(np.sort(part)))
-        yield replace(whole, rows=rows)
+def groups(whole: Platform, count: int, size: int, *, seed: int) -> list[Platform]:
+    """So many groups of that many shoppers of a table, no two with the same one."""
+    sizes = {str(number): size for number in range(count)}
+    channels = drawn(whole, sizes, weights=dict.fromkeys(sizes, 1.0), seed=seed)
+    return [it.platform for it in channels.values()]
 
 
 def lines(figures: Mapping[str, Any]) -> Iterator[str]:
