@@ -53,7 +53,7 @@ def remembering(platform: Platform, *, texts: Texts | None = None) -> Recall:
 def with_sums(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) -> Recall:
     """Own memory, and what the others added to the sums of a federation, if it is listened to.
 
-    Sums with noise are listened to as `clients.weighing.listened` has it. Exact ones are added to
+    Sums with noise are listened to as `clients.mixing.listened` has it. Exact ones are added to
     own memory, if weighing finds that better for shoppers that it was not fitted to.
 
     Args:

@@ -145,14 +145,14 @@ class Recall:
             asked: of the validation part; of more than SHOPPERS evenly spaced ones count. Where
                 nobody is asked, or nobody's target is among the candidates, it is the Shares that
                 were found by hand.
-            others: how others weigh, of which as much is taken as serves best; None has what was
-                learnt on public tables in their place.
+            others: how others weigh, of which, or of what was learnt on a public table, as much is
+                taken as serves best; None has nobody but the latter.
         """
         if not len(asked.contexts):
             return self
         alone = replace(self, shared=None)
         field = alone.field(asked.spaced(SHOPPERS))
-        weighing, held_out = mixed(field, PRETRAINED if others is None else others)
+        weighing, held_out = mixed(field, _elsewhere(others))
         found = replace(self, weighing=weighing, held_out=held_out)
         return found if self.shared is None else found.listening(asked)
 
@@ -164,7 +164,7 @@ class Recall:
         """
         if not len(asked.contexts):
             return replace(self, weighing=self.weighing.hearing())
-        weighing = listened(self.field(asked.spaced(SHOPPERS)), self.weighing)
+        weighing = listened(self.field(asked.spaced(SHOPPERS)), self.weighing, _elsewhere(None))
         return replace(self, weighing=weighing)
 
     def field(self, asked: Question) -> Field:
@@ -236,6 +236,10 @@ class Recall:
         if self.shared is not None:
             found[:, :, -1] = self.shared.popularity[items]
         return found
+
+
+def _elsewhere(others: Weighing | None) -> list[Weighing]:
+    return [PRETRAINED] if others is None else [PRETRAINED, others]
 
 
 def _best(signal: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from clients.platform import Platform
+from clients.pretrained_weighing import PRETRAINED
 from clients.weighing import FEATURES, Weighing, weighing_of
 from shared import manifest
 from shared.files import made_folder, replacing
@@ -47,7 +48,8 @@ def place_of(platform: Platform) -> Path | None:
 def key_of(platform: Platform, sums: Path | None) -> str:
     """Of everything that decides how a platform weighs: SHA-256, in hexadecimal."""
     histories = platform.rows.histories
-    parts = [RULE.encode(), platform.digest.encode(), platform.rows.catalogue.digest.encode()]
+    parts = [RULE.encode(), PRETRAINED.flat.tobytes()]
+    parts += [platform.digest.encode(), platform.rows.catalogue.digest.encode()]
     columns = (histories.items, histories.offsets, histories.days)
     parts += [b"" if it is None else it.tobytes() for it in columns]
     if sums is not None:

@@ -137,7 +137,7 @@ def held_out(
     Args:
         platform: whose shoppers are asked.
         recall: what ranks.
-        taught: how others weigh, mixed with what the half that fits finds.
+        taught: how others weigh, beside what was learnt on a public table (`Recall.fitted`).
         most: of more shoppers so many, evenly spaced, are asked; None asks all.
     """
     asked = platform.question("validation")

@@ -165,7 +165,10 @@ class Ours:
 
 
 def ours(config: PlatformConfig, *, shuffle: int | None, progress: Progress) -> Ours:
-    """Prior and own memory, fitted on the validation part; item vectors are made anew."""
+    """Prior and own memory, fitted on the validation part and mixed with what is pretrained.
+
+    Item vectors are made anew.
+    """
     find_encoder(config.encoder)  # loads libraries, which the other side is not charged for either
     spent: dict[str, dict[str, float]] = {}
     with timed(spent, "rows"):

@@ -9,7 +9,8 @@ as well. So here the order of a shopper's events is drawn anew before the split,
                          none, as positions: if ties were sorted by name, each lies within such a
                          run, so this is at least as harsh as shuffling the ties
 
-and what a platform has by itself is measured again, with what came next heard and not heard.
+and what a platform has by itself is measured again, with what came next heard and not heard. What
+was learnt on a public table, whose own ties are as they are, stays as it is.
 """
 
 from __future__ import annotations

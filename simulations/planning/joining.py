@@ -1,7 +1,7 @@
 """Where it starts to pay: what joining sums is worth, by the federation's size and by ε.
 
     table ─drawn→ the asking platform, and others that sell the same
-        its own rows alone ─held out→ NDCG@10
+        own memory alone ─held out→ NDCG@10
         and the others', exact or under ε ─held out→ NDCG@10 ─over draws→ gain, with its interval
 
 What is drawn here is a plan to act by, and no privacy Plan: those are in shared/plan.py. Nothing is

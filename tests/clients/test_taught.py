@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.memory import Memory
-from clients.mixing import between
+from clients.mixing import between, mixed
+from clients.pretrained_weighing import PRETRAINED
 from clients.recall import Recall
 from clients.signals import Signals
 from clients.sums import Places, exact, unprotected
@@ -128,6 +129,7 @@ def test_of_own_fits_and_the_others_as_much_is_taken_as_serves_best(
 ) -> None:
     monkeypatch.setattr("clients.weighing.WAYS", (None,))  # own fits are the Shares by hand
     own = HEARS if others is DEAF else DEAF
+    monkeypatch.setattr("clients.recall.PRETRAINED", own)
     monkeypatch.setattr("clients.weighing.spread", lambda _shares: own)
     start, asked = recall(), question(walks(), "validation")
     found = start.fitted(asked, others=others)
@@ -138,10 +140,22 @@ def test_of_own_fits_and_the_others_as_much_is_taken_as_serves_best(
 
 
 def test_of_equals_a_platform_keeps_its_own() -> None:
+    """To all of them every score is the same, so nobody's weights are better."""
     start, asked = recall(), question(walks(), "validation")
-    own = start.fitted(asked)
-    same = start.fitted(asked, others=own.weighing)
-    np.testing.assert_allclose(same.weighing.flat, own.weighing.flat, rtol=1e-6)
+    texts = Texts.of(np.eye(ITEMS, dtype=np.float32), ("item",) * ITEMS)
+    nothing = Memory.of(walks().take(np.arange(0)), items=ITEMS)
+    found = replace(start, signals=Signals(nothing, texts)).fitted(asked, others=HEARS).weighing
+    np.testing.assert_allclose(found.flat, spread(Shares()).flat)
+
+
+def test_a_public_table_counts_beside_own_rows_and_what_others_say() -> None:
+    start, asked = recall(), question(walks(), "validation")
+    field = start.field(asked)
+    for others, elsewhere in ((None, [PRETRAINED]), (HEARS, [PRETRAINED, HEARS])):
+        found = start.fitted(asked, others=others)
+        expected, held_out = mixed(field, elsewhere)
+        np.testing.assert_array_equal(found.weighing.flat, expected.flat)
+        assert found.held_out == held_out
 
 
 def test_where_nobody_is_asked_nobody_is_believed() -> None:

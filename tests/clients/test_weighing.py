@@ -7,20 +7,19 @@ import numpy as np
 import pytest
 
 from clients.memory import DECAY, LAST
-from clients.mixing import listened, mixed
+from clients.mixing import between, listened, mixed
 from clients.pretrained_weighing import PRETRAINED
 from clients.recall import Recall
 from clients.weighing import (
     BELIEF,
     FEATURES,
     KINDS,
+    OTHERS,
     SILENCE,
     Field,
     Shares,
-    Weighing,
     best_way,
     fitted,
-    reached,
     spread,
     tried,
     weighing_of,
@@ -31,6 +30,8 @@ SIMILAR = KINDS.index("similar") * LAST + 1  # the latest event's, among the fea
 SHARED = KINDS.index("shared") * LAST + 1
 SHARED_MET = SHARED + len(KINDS) * LAST
 TWICE_MET = 1 + len(KINDS) * LAST + KINDS.index("twice") * LAST
+HAND = spread(Shares())
+LEARNT = weighing_of(np.eye(FEATURES)[0] + np.eye(FEATURES)[TWICE_MET])  # elsewhere
 
 
 def field(seed: int, *, shoppers: int, truth: dict[int, float], candidates: int = 40) -> Field:
@@ -47,12 +48,6 @@ def field(seed: int, *, shoppers: int, truth: dict[int, float], candidates: int 
     drawn = features @ weights + rng.gumbel(size=(shoppers, candidates))
     valid = np.ones((shoppers, candidates), bool)
     return Field(features, valid, drawn.argmax(axis=1), shoppers)
-
-
-def weighed(asked: Field) -> tuple[Weighing, float]:
-    """By own shoppers alone, and what that reached for those it was not fitted to."""
-    halves, way = best_way(asked)
-    return fitted(asked, way), float(reached(halves, asked).sum() / max(asked.asked, 1))
 
 
 def test_shares_are_spread_by_decay_and_come_back_the_same() -> None:
@@ -85,7 +80,7 @@ def test_a_column_that_stands_for_nothing_is_neither_ranked_nor_learnt_from() ->
     more = replace(plain, features=features, valid=valid)
     start = spread(Shares())
     np.testing.assert_array_equal(more.gains(start.flat), plain.gains(start.flat))
-    np.testing.assert_allclose(weighed(more)[0].flat, weighed(plain)[0].flat, rtol=1e-4)
+    np.testing.assert_allclose(mixed(more, [HAND])[0].flat, mixed(plain, [HAND])[0].flat, rtol=1e-4)
 
 
 def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
@@ -93,7 +88,7 @@ def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
     truth = {SIMILAR: 0.5, TWICE_MET: 0.5}
     seen, unseen = (field(seed, shoppers=800, truth=truth) for seed in (0, 1))
     start = spread(tried(seen, Shares()))
-    found, held_out = weighed(seen)
+    found, held_out = mixed(seen, [HAND])
     assert held_out == pytest.approx(unseen.gain(found.flat), abs=0.03)  # it was not fitted to them
     assert unseen.gain(found.flat) > 1.05 * unseen.gain(start.flat)
     assert found.flat[SIMILAR] == pytest.approx(0.5, abs=0.1)
@@ -104,7 +99,7 @@ def test_a_signal_that_is_alike_for_all_changes_nothing() -> None:
     plain = field(0, shoppers=200, truth={SIMILAR: 0.5})
     more = replace(plain, features=plain.features.copy())
     more.features[:, :, -2] = 3.0
-    found, other = (weighed(it)[0] for it in (plain, more))
+    found, other = (mixed(it, [HAND])[0] for it in (plain, more))
     np.testing.assert_array_equal(found.flat, other.flat)
     assert found.liked[1] == 0
 
@@ -117,7 +112,7 @@ def test_of_a_few_shoppers_no_more_is_learnt_than_they_can_teach(seed: int) -> N
     others.features[:, :, 1:] = np.random.default_rng(9).normal(
         0, 1, others.features[:, :, 1:].shape
     )
-    found, _held_out = weighed(few)
+    found, _held_out = mixed(few, [HAND])
     by_hand = spread(Shares())
     assert others.gain(found.flat) > 0.75 * others.gain(by_hand.flat)
 
@@ -126,7 +121,7 @@ def test_where_what_was_found_by_hand_is_as_good_it_stays() -> None:
     """The prior alone tells each target."""
     plain = field(0, shoppers=50, truth={})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    found, held_out = weighed(plain)
+    found, held_out = mixed(plain, [HAND])
     np.testing.assert_array_equal(found.flat, spread(Shares()).flat)
     assert held_out == 1
 
@@ -137,7 +132,7 @@ def test_where_nobody_s_target_is_a_candidate_nothing_moves() -> None:
     )
     start = spread(Shares())
     assert tried(nobody, Shares()) == Shares()
-    found, held_out = weighed(nobody)
+    found, held_out = mixed(nobody, [HAND])
     np.testing.assert_array_equal(found.flat, start.flat)
     assert held_out == 0
     assert nobody.gain(start.flat) == 0
@@ -160,49 +155,57 @@ def test_the_others_features_are_theirs_and_a_silent_weighing_has_none_of_them()
     assert not left[:, :, [SHARED, FEATURES - 1]].any()
 
 
-HAND = spread(Shares())
-LEARNT = weighing_of(np.eye(FEATURES)[0] + np.eye(FEATURES)[TWICE_MET])  # elsewhere
-
-
 def test_of_few_shoppers_what_was_learnt_elsewhere_counts_and_of_many_their_own() -> None:
     """Elsewhere one signal was found that is loud here too, and of the other nothing."""
     unseen = field(9, shoppers=800, truth={TWICE_MET: 1.0})
-    few, many = (field(1, shoppers=it, truth={TWICE_MET: 1.0}) for it in (12, 800))
-    alone, among = weighed(few)[0], mixed(few, LEARNT)[0]
-    assert unseen.gain(among.flat) > 1.05 * unseen.gain(alone.flat)
+    few = field(1, shoppers=12, truth={TWICE_MET: 1.0})
+    among = mixed(few, [LEARNT])[0]
+    assert unseen.gain(among.flat) > 1.05 * unseen.gain(mixed(few, [HAND])[0].flat)
     astray = field(2, shoppers=800, truth={SIMILAR: 1.0})
-    np.testing.assert_array_equal(mixed(astray, LEARNT)[0].flat, weighed(astray)[0].flat)
-    assert mixed(many, LEARNT)[1] >= weighed(many)[1]
+    alone = mixed(astray, [HAND])[0].flat
+    np.testing.assert_array_equal(mixed(astray, [LEARNT])[0].flat, alone)
+    np.testing.assert_array_equal(mixed(few, [HAND, LEARNT])[0].flat, among.flat)
+    np.testing.assert_array_equal(mixed(few, [LEARNT, HAND])[0].flat, among.flat)
 
 
-def test_who_listens_anew_mixes_that_with_what_was_learnt_elsewhere() -> None:
-    seen, unseen = (
-        field(seed, shoppers=300, truth={SHARED_MET: 1.0, TWICE_MET: 1.0}) for seed in (0, 1)
-    )
-    own = mixed(seen.silent(), LEARNT)[0]
-    found = listened(seen, own, LEARNT)
+def test_what_is_not_known_elsewhere_is_as_own_shoppers_have_it() -> None:
+    flat = LEARNT.flat
+    flat[SIMILAR] = np.nan
+    found = between(HAND, weighing_of(flat), 0.25).flat
+    assert found[SIMILAR] == HAND.flat[SIMILAR]
+    known = np.arange(FEATURES) != SIMILAR
+    np.testing.assert_allclose(found[known], (0.25 * HAND.flat + 0.75 * LEARNT.flat)[known])
+
+
+def test_who_listens_anew_mixes_that_with_what_was_learnt_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clients.mixing.OF_OWN", (0.5,))
+    seen = field(0, shoppers=800, truth={SHARED_MET: 1.0})
+    own = mixed(seen.silent(), [LEARNT])[0]
+    anew = fitted(seen, best_way(seen)[1])
+    found = listened(seen, own, [LEARNT])
+    np.testing.assert_array_equal(found.flat, between(anew, LEARNT.hearing(), 0.5).flat)
     assert found.flat[SHARED_MET] > 0.3  # by hand it is 0
-    assert unseen.gain(found.flat) > 1.05 * unseen.gain(own.hearing().flat)
 
 
-def test_what_was_learnt_on_a_public_table_says_nothing_of_the_others() -> None:
-    np.testing.assert_array_equal(PRETRAINED.silent().flat, PRETRAINED.flat)
-    assert PRETRAINED.flat.shape == (FEATURES,)
-    assert np.isfinite(PRETRAINED.flat).all()
-    plain = field(0, shoppers=40, truth={SIMILAR: 0.5})
-    np.testing.assert_array_equal(mixed(plain)[0].flat, mixed(plain, PRETRAINED)[0].flat)
+def test_a_public_table_tells_nothing_of_the_others_and_the_rest_is_known() -> None:
+    unknown = np.isnan(PRETRAINED.flat)
+    assert unknown[OTHERS].all()
+    assert unknown.sum() == len(OTHERS) + 1  # that table has no times
+    assert np.isfinite(between(HAND, PRETRAINED, 0.0).flat).all()
 
 
 def test_where_listening_by_hand_is_as_good_it_stays() -> None:
     plain = field(0, shoppers=50, truth={SHARED: 0.5})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    own = mixed(plain.silent(), HAND)[0].silent()
-    np.testing.assert_array_equal(listened(plain, own, HAND).flat, HAND.flat)
+    own = mixed(plain.silent(), [HAND])[0].silent()
+    np.testing.assert_array_equal(listened(plain, own, [HAND]).flat, HAND.flat)
 
 
 def test_what_the_others_let_out_is_learnt_where_that_persuades() -> None:
     seen, unseen = (field(seed, shoppers=800, truth={SHARED_MET: 1.0}) for seed in (0, 1))
-    found = listened(seen, HAND, HAND)
+    found = listened(seen, HAND, [HAND])
     assert found.flat[SHARED_MET] == pytest.approx(1.0, abs=0.2)
     assert unseen.gain(found.flat) > 1.05 * unseen.gain(HAND.flat)
 
@@ -212,7 +215,7 @@ def test_who_is_led_astray_does_not_listen() -> None:
     rng = np.random.default_rng(1)
     astray.features[:, :, SHARED] = 4 * (rng.random(astray.features.shape[:2]) < 0.3)
     astray.features[np.arange(800), astray.target, SHARED] = 0
-    found = listened(astray, HAND, HAND)
+    found = listened(astray, HAND, [HAND])
     np.testing.assert_array_equal(found.flat, HAND.silent().flat)
 
 
@@ -242,4 +245,4 @@ def test_where_nobody_is_asked_a_platform_listens_by_hand() -> None:
 
 def test_the_same_field_gives_the_same_weighing() -> None:
     one, other = (field(3, shoppers=200, truth={SIMILAR: 0.7}) for _ in range(2))
-    np.testing.assert_array_equal(weighed(one)[0].flat, weighed(other)[0].flat)
+    np.testing.assert_array_equal(mixed(one, [HAND])[0].flat, mixed(other, [HAND])[0].flat)
