@@ -45,8 +45,23 @@ class _Mixture:
     gains: NDArray[np.float64]
 
 
-def mixed(field: Field, elsewhere: Sequence[Weighing]) -> tuple[Weighing, float]:
-    """The Weighing for these shoppers, and its mean NDCG@10 where it was not fitted.
+@dataclass(frozen=True)
+class Mixed:
+    """How a platform weighs, and what of it is its own.
+
+    Attributes:
+        weighing: for its shoppers.
+        own: what they say by themselves.
+        held_out: mean NDCG@10 of shoppers that such a Weighing was not fitted to, among candidates.
+    """
+
+    weighing: Weighing
+    own: Weighing
+    held_out: float
+
+
+def mixed(field: Field, elsewhere: Sequence[Weighing]) -> Mixed:
+    """The Weighing for these shoppers.
 
     What halves found by themselves is mixed with what was learnt elsewhere, and judged by the half
     that it has not seen; how much of which is best there is taken of the fit to all.
@@ -56,8 +71,9 @@ def mixed(field: Field, elsewhere: Sequence[Weighing]) -> tuple[Weighing, float]
         elsewhere: one or several to choose from, fitted to none of them.
     """
     best = _mixture(field, elsewhere)
-    found = between(fitted(field, best.way), best.elsewhere, best.share)
-    return found, float(best.gains.sum() / max(field.asked, 1))
+    own = fitted(field, best.way)
+    held_out = float(best.gains.sum() / max(field.asked, 1))
+    return Mixed(between(own, best.elsewhere, best.share), own, held_out)
 
 
 def listened(field: Field, own: Weighing, elsewhere: Sequence[Weighing]) -> Weighing:

@@ -53,6 +53,8 @@ class Recall:
         shared: what is believed of the others' rows, if anything is.
         held_out: mean NDCG@10 of shoppers that its way of weighing was not fitted to, among their
             candidates; 0 where nothing was fitted.
+        own: what its shoppers say by themselves, with nothing mixed in; by hand where nobody was
+            asked.
         taught: how others weigh, where they let that out.
     """
 
@@ -62,6 +64,7 @@ class Recall:
     weighing: Weighing = field(default_factory=_by_hand)
     shared: SharedMemory | None = None
     held_out: float = 0.0
+    own: Weighing = field(default_factory=_by_hand)
     taught: Taught | None = None
 
     @property
@@ -152,8 +155,8 @@ class Recall:
             return self
         alone = replace(self, shared=None)
         field = alone.field(asked.spaced(SHOPPERS))
-        weighing, held_out = mixed(field, _elsewhere(others))
-        found = replace(self, weighing=weighing, held_out=held_out)
+        it = mixed(field, _elsewhere(others))
+        found = replace(self, weighing=it.weighing, held_out=it.held_out, own=it.own)
         return found if self.shared is None else found.listening(asked)
 
     def listening(self, asked: Question) -> Recall:

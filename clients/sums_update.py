@@ -67,7 +67,7 @@ def counted(
     if policy.plan is None:
         flat = None
         if places.pairs.directed:  # fitted to rows without a Plan: it goes with exact counts alone
-            flat = own(platform).weighing.flat.astype(np.float32)
+            flat = own(platform).own.flat.astype(np.float32)
             keep_sent(policy, standing.run, flat)
         return moved(unprotected(histories, places, weight=weight, weighing=flat), "none"), None
     if places.pairs.directed:

@@ -59,7 +59,7 @@ def pooled(everyone: Sequence[Platform], alone: Sequence[Recall]) -> list[Recall
                 theirs = moved(other.told, place)
                 memory = memory.plus(Memory.of(theirs, items=len(position)))
         found.append(mine.with_memory(memory).fitted(platform.question("validation")))
-    flat = np.array([it.weighing.flat for it in found])
+    flat = np.array([it.own.flat for it in found])
     heads = np.array([float(len(it.rows.histories)) for it in everyone])
     taught = [Taught(heads @ flat, sent).others for sent in heads[:, None] * flat]
     return [

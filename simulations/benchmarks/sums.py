@@ -59,10 +59,10 @@ def measure(
         }
         own = {name: remembering(it.platform, texts=whole.texts) for name, it in channels.items()}
         # What leaves beside exact sums: fitted to all of a channel's validation part.
-        sent = {
-            name: it.weight * own[name].fitted(it.platform.question("validation")).weighing.flat
-            for name, it in channels.items()
-        }
+        sent = {}
+        for name, it in channels.items():
+            fitted = own[name].fitted(it.platform.question("validation"))
+            sent[name] = it.weight * fitted.own.flat
         total = np.sum(list(sent.values()), axis=0)
         for name, channel in channels.items():
             if len(channel.platform.rows.histories) > MOST:

@@ -164,7 +164,7 @@ def told(field: Field, weighing: Weighing) -> Mapping[str, float]:
     """Mean NDCG@10 of these shoppers, of each half by what the other half says."""
     parts = [(field.half(one), field.half(1 - one)) for one in (0, 1)]
     own = [(fitted(fits, best_way(fits)[1]), tells) for fits, tells in parts]
-    mixture = [(mixed(fits, [weighing])[0], tells) for fits, tells in parts]
+    mixture = [(mixed(fits, [weighing]).weighing, tells) for fits, tells in parts]
     by_hand = spread(Shares())
     return {
         BY_HAND: field.gain(by_hand.flat),

@@ -230,14 +230,14 @@ def test_whoever_alone_knows_the_targets_is_listened_to(who: str) -> None:
     own, shared = fitted.weighing.loud[[0, -1], 0]
     silent = abs(own) < 0.01
     assert {"own": own > shared, "shared": silent and shared > 0.4, "prior": silent}[who]
-    assert replace(fitted, weighing=recall.weighing, held_out=0.0) == recall
+    assert replace(fitted, weighing=recall.weighing, own=recall.own, held_out=0.0) == recall
 
 
 def test_held_out_is_what_own_memory_reached_for_those_it_was_not_fitted_to() -> None:
     recall = replace(WORLDS["own"], shared=None)
     fitted = recall.fitted(ASKED)
     assert fitted.held_out > 0.9
-    assert replace(fitted, weighing=recall.weighing, held_out=0.0) == recall
+    assert replace(fitted, weighing=recall.weighing, own=recall.own, held_out=0.0) == recall
 
 
 @pytest.mark.parametrize("who", ["popularity", "shared_popularity"])

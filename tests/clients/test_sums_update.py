@@ -173,7 +173,7 @@ def test_over_a_directed_list_the_unprotected_tell_exact_counts(shop: Callable[.
     (reply,) = ask(it.path, count(it.start))
     update, platform = wire.read_update(reply.content), open_platform(load_platform(it.path))
     check_update(update, it.start)
-    flat = own(platform).weighing.flat.astype(np.float32)
+    flat = own(platform).own.flat.astype(np.float32)
     expected = exact(platform.told, platform.places, weight=2.0, weighing=flat)
     assert flat.any()
     assert all(np.array_equal(update.delta[name], expected[name]) for name in it.start.tensors)

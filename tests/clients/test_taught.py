@@ -17,7 +17,15 @@ from clients.recall import Recall
 from clients.signals import Signals
 from clients.sums import Places, exact, unprotected
 from clients.taught import Taught, keep_sent, sent
-from clients.weighing import FEATURES, Shares, Weighing, spread, weighing_of
+from clients.weighing import (
+    FEATURES,
+    Shares,
+    Weighing,
+    best_way,
+    fitted,
+    spread,
+    weighing_of,
+)
 from server.aggregate import total
 from shared.events import Histories, from_lists, question
 from shared.pairs import met
@@ -153,9 +161,10 @@ def test_a_public_table_counts_beside_own_rows_and_what_others_say() -> None:
     field = start.field(asked)
     for others, elsewhere in ((None, [PRETRAINED]), (HEARS, [PRETRAINED, HEARS])):
         found = start.fitted(asked, others=others)
-        expected, held_out = mixed(field, elsewhere)
-        np.testing.assert_array_equal(found.weighing.flat, expected.flat)
-        assert found.held_out == held_out
+        expected = mixed(field, elsewhere)
+        np.testing.assert_array_equal(found.weighing.flat, expected.weighing.flat)
+        np.testing.assert_array_equal(found.own.flat, fitted(field, best_way(field)[1]).flat)
+        assert found.held_out == expected.held_out
 
 
 def test_where_nobody_is_asked_nobody_is_believed() -> None:

@@ -80,7 +80,9 @@ def test_a_column_that_stands_for_nothing_is_neither_ranked_nor_learnt_from() ->
     more = replace(plain, features=features, valid=valid)
     start = spread(Shares())
     np.testing.assert_array_equal(more.gains(start.flat), plain.gains(start.flat))
-    np.testing.assert_allclose(mixed(more, [HAND])[0].flat, mixed(plain, [HAND])[0].flat, rtol=1e-4)
+    np.testing.assert_allclose(
+        mixed(more, [HAND]).weighing.flat, mixed(plain, [HAND]).weighing.flat, rtol=1e-4
+    )
 
 
 def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
@@ -88,18 +90,20 @@ def test_what_speaks_of_the_target_is_learnt_however_it_speaks() -> None:
     truth = {SIMILAR: 0.5, TWICE_MET: 0.5}
     seen, unseen = (field(seed, shoppers=800, truth=truth) for seed in (0, 1))
     start = spread(tried(seen, Shares()))
-    found, held_out = mixed(seen, [HAND])
-    assert held_out == pytest.approx(unseen.gain(found.flat), abs=0.03)  # it was not fitted to them
-    assert unseen.gain(found.flat) > 1.05 * unseen.gain(start.flat)
-    assert found.flat[SIMILAR] == pytest.approx(0.5, abs=0.1)
-    assert found.flat[TWICE_MET] == pytest.approx(0.5, abs=0.1)
+    found = mixed(seen, [HAND])
+    assert found.held_out == pytest.approx(
+        unseen.gain(found.weighing.flat), abs=0.03
+    )  # it was not fitted to them
+    assert unseen.gain(found.weighing.flat) > 1.05 * unseen.gain(start.flat)
+    assert found.weighing.flat[SIMILAR] == pytest.approx(0.5, abs=0.1)
+    assert found.weighing.flat[TWICE_MET] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_signal_that_is_alike_for_all_changes_nothing() -> None:
     plain = field(0, shoppers=200, truth={SIMILAR: 0.5})
     more = replace(plain, features=plain.features.copy())
     more.features[:, :, -2] = 3.0
-    found, other = (mixed(it, [HAND])[0] for it in (plain, more))
+    found, other = (mixed(it, [HAND]).weighing for it in (plain, more))
     np.testing.assert_array_equal(found.flat, other.flat)
     assert found.liked[1] == 0
 
@@ -112,18 +116,18 @@ def test_of_a_few_shoppers_no_more_is_learnt_than_they_can_teach(seed: int) -> N
     others.features[:, :, 1:] = np.random.default_rng(9).normal(
         0, 1, others.features[:, :, 1:].shape
     )
-    found, _held_out = mixed(few, [HAND])
+    found = mixed(few, [HAND])
     by_hand = spread(Shares())
-    assert others.gain(found.flat) > 0.75 * others.gain(by_hand.flat)
+    assert others.gain(found.weighing.flat) > 0.75 * others.gain(by_hand.flat)
 
 
 def test_where_what_was_found_by_hand_is_as_good_it_stays() -> None:
     """The prior alone tells each target."""
     plain = field(0, shoppers=50, truth={})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    found, held_out = mixed(plain, [HAND])
-    np.testing.assert_array_equal(found.flat, spread(Shares()).flat)
-    assert held_out == 1
+    found = mixed(plain, [HAND])
+    np.testing.assert_array_equal(found.weighing.flat, spread(Shares()).flat)
+    assert found.held_out == 1
 
 
 def test_where_nobody_s_target_is_a_candidate_nothing_moves() -> None:
@@ -132,9 +136,9 @@ def test_where_nobody_s_target_is_a_candidate_nothing_moves() -> None:
     )
     start = spread(Shares())
     assert tried(nobody, Shares()) == Shares()
-    found, held_out = mixed(nobody, [HAND])
-    np.testing.assert_array_equal(found.flat, start.flat)
-    assert held_out == 0
+    found = mixed(nobody, [HAND])
+    np.testing.assert_array_equal(found.weighing.flat, start.flat)
+    assert found.held_out == 0
     assert nobody.gain(start.flat) == 0
 
 
@@ -159,13 +163,13 @@ def test_of_few_shoppers_what_was_learnt_elsewhere_counts_and_of_many_their_own(
     """Elsewhere one signal was found that is loud here too, and of the other nothing."""
     unseen = field(9, shoppers=800, truth={TWICE_MET: 1.0})
     few = field(1, shoppers=12, truth={TWICE_MET: 1.0})
-    among = mixed(few, [LEARNT])[0]
-    assert unseen.gain(among.flat) > 1.05 * unseen.gain(mixed(few, [HAND])[0].flat)
+    among = mixed(few, [LEARNT]).weighing
+    assert unseen.gain(among.flat) > 1.05 * unseen.gain(mixed(few, [HAND]).weighing.flat)
     astray = field(2, shoppers=800, truth={SIMILAR: 1.0})
-    alone = mixed(astray, [HAND])[0].flat
-    np.testing.assert_array_equal(mixed(astray, [LEARNT])[0].flat, alone)
-    np.testing.assert_array_equal(mixed(few, [HAND, LEARNT])[0].flat, among.flat)
-    np.testing.assert_array_equal(mixed(few, [LEARNT, HAND])[0].flat, among.flat)
+    alone = mixed(astray, [HAND]).weighing.flat
+    np.testing.assert_array_equal(mixed(astray, [LEARNT]).weighing.flat, alone)
+    np.testing.assert_array_equal(mixed(few, [HAND, LEARNT]).weighing.flat, among.flat)
+    np.testing.assert_array_equal(mixed(few, [LEARNT, HAND]).weighing.flat, among.flat)
 
 
 def test_what_is_not_known_elsewhere_is_as_own_shoppers_have_it() -> None:
@@ -182,7 +186,7 @@ def test_who_listens_anew_mixes_that_with_what_was_learnt_elsewhere(
 ) -> None:
     monkeypatch.setattr("clients.mixing.OF_OWN", (0.5,))
     seen = field(0, shoppers=800, truth={SHARED_MET: 1.0})
-    own = mixed(seen.silent(), [LEARNT])[0]
+    own = mixed(seen.silent(), [LEARNT]).weighing
     anew = fitted(seen, best_way(seen)[1])
     found = listened(seen, own, [LEARNT])
     np.testing.assert_array_equal(found.flat, between(anew, LEARNT.hearing(), 0.5).flat)
@@ -199,7 +203,7 @@ def test_a_public_table_tells_nothing_of_the_others_and_the_rest_is_known() -> N
 def test_where_listening_by_hand_is_as_good_it_stays() -> None:
     plain = field(0, shoppers=50, truth={SHARED: 0.5})
     plain.features[np.arange(50), plain.target, 0] = 9.0
-    own = mixed(plain.silent(), [HAND])[0].silent()
+    own = mixed(plain.silent(), [HAND]).weighing.silent()
     np.testing.assert_array_equal(listened(plain, own, [HAND]).flat, HAND.flat)
 
 
@@ -245,4 +249,6 @@ def test_where_nobody_is_asked_a_platform_listens_by_hand() -> None:
 
 def test_the_same_field_gives_the_same_weighing() -> None:
     one, other = (field(3, shoppers=200, truth={SIMILAR: 0.7}) for _ in range(2))
-    np.testing.assert_array_equal(mixed(one, [HAND])[0].flat, mixed(other, [HAND])[0].flat)
+    np.testing.assert_array_equal(
+        mixed(one, [HAND]).weighing.flat, mixed(other, [HAND]).weighing.flat
+    )

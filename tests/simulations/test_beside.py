@@ -135,7 +135,7 @@ def test_how_the_others_weigh_comes_of_the_sums_less_what_was_sent(
 ) -> None:
     recalls = {it.config.name: own(it) for it in ready.platforms}
     state, _report = taken.registry.load(1)
-    total = sum(WEIGHTS[name] * it.weighing.flat for name, it in recalls.items())
+    total = sum(WEIGHTS[name] * it.own.flat for name, it in recalls.items())
     np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-4, atol=1e-4)
     asked: list[Weighing | None] = []
 
@@ -147,7 +147,7 @@ def test_how_the_others_weigh_comes_of_the_sums_less_what_was_sent(
     for platform in ready.platforms:
         name = platform.config.name
         known = shared(platform, recalls[name], taken)
-        others = weighing_of(total - WEIGHTS[name] * recalls[name].weighing.flat)
+        others = weighing_of(total - WEIGHTS[name] * recalls[name].own.flat)
         assert asked[-1] is known.weighing  # what is better is served
         np.testing.assert_allclose(known.weighing.flat, others.flat, rtol=1e-3, atol=1e-4)
 

@@ -75,7 +75,7 @@ def test_no_half_is_told_by_what_was_fitted_to_it(whole: Platform) -> None:
         reached = 0.0
         for fits, tells in parts:
             own = fitted(fits, best_way(fits)[1])
-            found = mixed(fits, elsewhere)[0] if elsewhere else own
+            found = mixed(fits, elsewhere).weighing if elsewhere else own
             reached += tells.gains(found.flat).sum()
         assert told[name] == pytest.approx(reached / field.asked)
 

@@ -92,7 +92,7 @@ def test_sums_over_no_pair_teach_how_the_others_weigh(
     state, report = taken.registry.load(1)
     assert report.replied == NAMES
     recalls = [own(it) for it in ready.platforms]
-    total = sum(it.weighing.flat for it in recalls)
+    total = sum(it.own.flat for it in recalls)
     np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-5, atol=1e-5)
     everything = pooled(ready.platforms, recalls)
     assert all(it.held_out >= alone.held_out for it, alone in zip(everything, recalls, strict=True))
@@ -101,10 +101,10 @@ def test_sums_over_no_pair_teach_how_the_others_weigh(
         known, mine = found.memory.together, alone.memory.together
         assert np.array_equal(known.toarray(), mine.toarray())
         assert found.held_out > alone.held_out
-        mean = weighing_of((total - alone.weighing.flat) / (len(NAMES) - 1))
-        expected, _held_out = mixed(
+        mean = weighing_of((total - alone.own.flat) / (len(NAMES) - 1))
+        expected = mixed(
             alone.field(platform.question("validation")), [spread(Shares()), mean]
-        )
+        ).weighing
         np.testing.assert_allclose(found.weighing.flat, expected.flat, rtol=1e-4, atol=1e-4)
 
 
