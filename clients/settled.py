@@ -23,7 +23,7 @@ from clients.weighing import FEATURES, Weighing, weighing_of
 from shared import manifest
 from shared.files import made_folder, replacing
 
-RULE = "weighing/5"  # of how it is found; another one finds it anew
+RULE = "weighing/6"  # of how it is found; another one finds it anew
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ ITERATIONS = 40
 class Shares:
     """How loudly each signal speaks beside a cosine of texts.
 
-    The first three were found by hand on Amazon Beauty (docs/log.md).
+    The first three were found by hand on Amazon Beauty, the last two on Amazon Toys (docs/log.md).
 
     Attributes:
         similar: of own co-visitation.
@@ -53,8 +53,8 @@ class Shares:
     next: float = 2.0
     popularity: float = 0.02
     lately: float = 0.0
-    shared: float = 0.6
-    shared_popularity: float = 0.04
+    shared: float = 1.0
+    shared_popularity: float = 0.08
 
 
 SILENCE = Shares(similar=0.0, next=0.0, popularity=0.0)  # of own rows
