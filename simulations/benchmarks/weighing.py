@@ -26,8 +26,6 @@ from clients.weighing import (
     Field,
     Shares,
     Weighing,
-    best_way,
-    fitted,
     refined,
     spread,
     weighing_of,
@@ -161,16 +159,15 @@ def judged(
 
 
 def told(field: Field, weighing: Weighing) -> Mapping[str, float]:
-    """Mean NDCG@10 of these shoppers, of each half by what the other half says."""
+    """Mean NDCG@10 of all who were asked, of each half by what the other half says."""
     parts = [(field.half(one), field.half(1 - one)) for one in (0, 1)]
-    own = [(fitted(fits, best_way(fits)[1]), tells) for fits, tells in parts]
-    mixture = [(mixed(fits, [weighing]).weighing, tells) for fits, tells in parts]
+    found = [(mixed(fits, [weighing]), tells) for fits, tells in parts]
     by_hand = spread(Shares())
     return {
         BY_HAND: field.gain(by_hand.flat),
-        OWN: sum(tells.gain(it.flat) for it, tells in own),  # a half counts all who were asked
+        OWN: sum(tells.gain(it.own.flat) for it, tells in found),
         WHOLE: field.gain(between(by_hand, weighing, 0.0).flat),
-        MIXED: sum(tells.gain(it.flat) for it, tells in mixture),
+        MIXED: sum(tells.gain(it.weighing.flat) for it, tells in found),
     }
 
 
