@@ -5,7 +5,7 @@ By the rule of clients/kept.py, which is the same for local, federated, personal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from clients.kept import Kept, better, trained, validated
 from clients.platform import Platform
@@ -55,13 +55,25 @@ def federated(platform: Platform, untrained: Kept, registry: Registry) -> Kept:
 def at_home(
     platform: Platform,
     untrained: Kept,
-    federated: Kept,
+    joined: Mapping[str, Kept],
     scenario: Scenario,
     *,
     seed: Sequence[int],
     progress: Progress,
-) -> tuple[Kept, Kept]:
-    """What a platform trains by itself: from the untrained state, and from the federated one."""
+) -> tuple[Kept, dict[str, Kept]]:
+    """What a platform trains by itself: from the untrained state, and on from what came of others.
+
+    Args:
+        platform: whose rows.
+        untrained: the state to begin from alone.
+        joined: by scorer, the state of each federation that it was in.
+        scenario: for how long.
+        seed: of the orders; every training on has the same.
+        progress: called after each batch.
+
+    Returns:
+        The best alone, and by scorer the best from there on.
+    """
     name = platform.config.name
     passes = scenario.federation.rounds * scenario.federation.epochs
     alone = trained(
@@ -71,11 +83,10 @@ def at_home(
         seed=seed,
         progress=titled(progress, f"{name} local"),
     )
-    personal = trained(
-        [platform],
-        {name: federated},
-        recipe_of(scenario, epochs=scenario.personalise_epochs),
-        seed=(*seed, 1),
-        progress=titled(progress, f"{name} personalised"),
-    )
-    return alone[name], personal[name]
+    further = recipe_of(scenario, epochs=scenario.personalise_epochs)
+    personal = {}
+    for scorer, state in joined.items():
+        title = titled(progress, f"{name} on from {scorer}")
+        found = trained([platform], {name: state}, further, seed=(*seed, 1), progress=title)
+        personal[scorer] = found[name]
+    return alone[name], personal

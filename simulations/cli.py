@@ -26,13 +26,14 @@ from simulations.options import (
     Out,
     Resume,
     Seed,
+    Several,
     Threads,
 )
 from simulations.planning.command import plan
 from simulations.prepare import prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
-from simulations.scenario import find_scenario, load_scenario
+from simulations.scenario import Scenario, find_scenario, load_scenario
 from simulations.seeds import rows, run_seeds
 from simulations.strategies.command import strategies
 from simulations.worlds.embedded import generate, write
@@ -86,9 +87,9 @@ def run(
     )
 
 
-@cli.command(epilog="Example: atoll-sim compare amazon --data ../shared/data")
+@cli.command(epilog="Example: atoll-sim compare channels sisters --untrained --seeds 5 --data data")
 def compare(
-    scenario: Named,
+    scenario: Several,
     out: Out = None,
     data: Data = None,
     cache: Cache = CACHE,
@@ -105,33 +106,36 @@ def compare(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Run a scenario and every baseline beside it; write a table, a report and the adapters.
+    """Run scenarios and every baseline beside each; write tables, reports and the adapters.
 
-    Rounds that the folder holds already are replaced, unless they are resumed.
+    Of several scenarios each has a folder by its name in --out. Rounds that a folder holds already
+    are replaced, unless they are resumed.
     """
-    asked = load_scenario(find_scenario(scenario), data=data)
-    chosen = with_seed(asked, seed)
-    folder = out or Path("runs") / chosen.name
-    with terminal.showing(quiet=as_json) as progress:
-        how: dict[str, Any] = {
-            "cache": cache,
-            "engine": engine,
-            "threads": threads,
-            "untrained": untrained,
-            "progress": progress,
-        }
-
-        def under(number: int, place: Path) -> dict[str, Any]:
-            return full_comparison(with_seed(asked, number), place, **how)
-
+    chosen = [with_seed(load_scenario(find_scenario(it), data=data), seed) for it in scenario]
+    folders = {it.name: (out or Path("runs")) / it.name for it in chosen}
+    if len(folders) < len(chosen):
+        raise ConfigError("scenarios of one name would share a folder", todo="name each once")
+    if out is not None and len(chosen) == 1:
+        folders = {chosen[0].name: out}
+    how: dict[str, Any] = {
+        "cache": cache,
+        "engine": engine,
+        "threads": threads,
+        "untrained": untrained,
+    }
+    for one in chosen:
+        folder = folders[one.name]
         if seeds > 1:
-            first = chosen.federation.seed
-            found = run_seeds(range(first, first + seeds), folder, under, resume=resume)
+            _compare_seeds(one, folder, seeds, resume=resume, as_json=as_json, how=how)
         else:
-            metrics = full_comparison(chosen, folder, resume=resume, **how)
-    if seeds > 1:
-        told_of_seeds(found, folder, as_json=as_json)
-        return
+            _compare_once(one, folder, resume=resume, as_json=as_json, how=how)
+
+
+def _compare_once(
+    chosen: Scenario, folder: Path, *, resume: bool, as_json: bool, how: Mapping[str, Any]
+) -> None:
+    with terminal.showing(quiet=as_json) as progress:
+        metrics = full_comparison(chosen, folder, resume=resume, progress=progress, **how)
     if as_json:
         typer.echo(json.dumps(summary(metrics)))
         return
@@ -146,11 +150,26 @@ def compare(
     )
 
 
-def told_of_seeds(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
-    """What several seeds say, for a program or for people."""
+def _compare_seeds(
+    chosen: Scenario,
+    folder: Path,
+    seeds: int,
+    *,
+    resume: bool,
+    as_json: bool,
+    how: Mapping[str, Any],
+) -> None:
+    with terminal.showing(quiet=as_json) as progress:
+
+        def under(number: int, place: Path) -> dict[str, Any]:
+            return full_comparison(with_seed(chosen, number), place, progress=progress, **how)
+
+        first = chosen.federation.seed
+        found = run_seeds(range(first, first + seeds), folder, under, resume=resume)
     if as_json:
         typer.echo(json.dumps(found))
         return
+    terminal.console.print(chosen.title, highlight=False, markup=False, soft_wrap=True)
     for name, scorer, hits, gain, over, interval, p in rows(found):
         terminal.console.print(
             f"{name:<14} {scorer:<14} {hits}  {gain}  {over:>9}  {interval:>20}  {p}",

@@ -9,6 +9,7 @@
     personalised                 the federated adapter, trained on at home
     served                       the best of local, federated and personalised; not local where
                                  sums are listened to (clients/kept.py)
+    served ε=8, 3, 1 …           the same of what comes of a Plan
     pooled                       one adapter and one memory of everyone's rows, were they shared
 
 Validation chooses (simulations/candidates.py), test is read once (simulations/reading.py).
@@ -29,11 +30,26 @@ from server.registry import Registry
 from shared.text import Progress, silent, titled
 from simulations.beside import Taken, pooled
 from simulations.candidates import at_home, federated, recipe_of, reports_of, with_sums
-from simulations.reading import corrected, ordered, read_test
+from simulations.reading import corrected, read_test, served_as
 from simulations.scenario import Scenario
 
 EARLY = "memory of train rows"
-Private = Mapping[str, tuple[Registry, Taken | None]]
+Joined = Mapping[str, tuple[Registry, Taken | None]]
+
+
+@dataclass(frozen=True)
+class _End:
+    """What a platform has once it has trained at home, or as much of it as needs no training.
+
+    Attributes:
+        local: trained alone.
+        personal: by scorer of a federation, trained on from its state.
+        pooled: trained on everybody's rows.
+    """
+
+    local: Kept
+    personal: Mapping[str, Kept]
+    pooled: Kept
 
 
 @dataclass(frozen=True)
@@ -42,14 +58,12 @@ class _Start:
 
     Attributes:
         alone: own memory.
-        federated: the rounds and sums of the federation.
-        private: the same by scorer, under Plans.
+        joined: by scorer, the rounds and sums of a federation, the one without Plans first.
         pooled: everybody's memory.
     """
 
     alone: Kept
-    federated: Kept
-    private: Mapping[str, Kept]
+    joined: Mapping[str, Kept]
     pooled: Kept
 
 
@@ -60,7 +74,7 @@ def compare(
     *,
     seed: int,
     sums: Taken | None = None,
-    private: Private | None = None,
+    private: Joined | None = None,
     training: bool = True,
     threads: int = 1,
     progress: Progress = silent,
@@ -82,7 +96,7 @@ def compare(
         The entries "scorers", "platforms" and "rounds" of metrics.json, and by platform the
         federated state it keeps.
     """
-    private = private or {}
+    joined = {"federated": (registry, sums), **(private or {})}
     starts = {}
     remembered = []
     for place, platform in enumerate(platforms):
@@ -95,37 +109,37 @@ def compare(
     for place, platform in enumerate(platforms):
         progress("what rounds and sums add", place, len(platforms))
         starts[platform.config.name] = _begun(
-            platform, remembered[place], everything[place], registry, sums=sums, private=private
+            platform, remembered[place], everything[place], joined
         )
     progress("what rounds and sums add", len(platforms), len(platforms))
-    ends = {name: (it.alone, it.federated, it.pooled) for name, it in starts.items()}
+    ends = {name: _End(it.alone, {}, it.pooled) for name, it in starts.items()}
     if training:
         ends = _trained(scenario, platforms, starts, seed=seed, threads=threads, progress=progress)
     tables = {}
     for number, platform in enumerate(platforms, start=1):
         start = starts[platform.config.name]
-        local, personal, together = ends[platform.config.name]
+        end = ends[platform.config.name]
         kept = {
             "prior": validated(platform, platform.untrained),
             "memory": start.alone,
-            "local": local,
-            "federated": start.federated,
-            **start.private,
-            "pooled": together,
+            "local": end.local,
+            **start.joined,
+            "pooled": end.pooled,
         }
+        for scorer, personal in end.personal.items():
+            kept[served_as(scorer)] = preferred(end.local, better(start.joined[scorer], personal))
         if training:
-            kept["personalised"] = personal
-            kept["served"] = preferred(local, better(start.federated, personal))
+            kept["personalised"] = end.personal["federated"]
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
     corrected(tables)
     found = {
-        "scorers": [it for it in ordered(private) if it in next(iter(tables.values()))["scorers"]],
+        "scorers": list(next(iter(tables.values()))["scorers"]),
         "platforms": tables,
         "rounds": [asdict(report) for report in reports_of(registry)],
     }
-    return found, {name: it.federated for name, it in starts.items()}
+    return found, {name: it.joined["federated"] for name, it in starts.items()}
 
 
 def compare_untrained(
@@ -144,8 +158,7 @@ def compare_untrained(
         tables[platform.config.name] = read_test(
             platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
         )
-    there = next(iter(tables.values()))["scorers"]
-    names = [name for name in ordered([EARLY]) if name in there]
+    names = list(next(iter(tables.values()))["scorers"])
     return {"scorers": names, "platforms": tables, "rounds": []}
 
 
@@ -153,18 +166,14 @@ def _begun(
     platform: Platform,
     recall: Recall,
     everything: Recall,
-    registry: Registry,
-    *,
-    sums: Taken | None,
-    private: Private,
+    joined: Joined,
 ) -> _Start:
     alone = validated(platform, platform.untrained, beside=recall)
     return _Start(
         alone,
-        federated(platform, with_sums(platform, alone, sums), registry),
         {
             scorer: federated(platform, with_sums(platform, alone, taken), rounds)
-            for scorer, (rounds, taken) in private.items()
+            for scorer, (rounds, taken) in joined.items()
         },
         validated(platform, platform.untrained, beside=everything),
     )
@@ -178,8 +187,7 @@ def _trained(
     seed: int,
     threads: int,
     progress: Progress,
-) -> dict[str, tuple[Kept, Kept, Kept]]:
-    """By platform what it keeps of training alone, from the federated state, and pooled."""
+) -> dict[str, _End]:
     passes = scenario.federation.rounds * scenario.federation.epochs
     with ThreadPoolExecutor(threads) as pool:
         # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
@@ -196,7 +204,7 @@ def _trained(
                 at_home,
                 platform.copy(),
                 starts[platform.config.name].alone,
-                starts[platform.config.name].federated,
+                starts[platform.config.name].joined,
                 scenario,
                 seed=(seed, number),
                 progress=progress,
@@ -204,4 +212,4 @@ def _trained(
             for number, platform in enumerate(platforms, start=1)
         }
         together = everyone.result()
-        return {name: (*home.result(), together[name]) for name, home in homes.items()}
+        return {name: _End(*home.result(), together[name]) for name, home in homes.items()}

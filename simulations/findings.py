@@ -22,7 +22,7 @@ PROTOCOL = (
     "is Holm's, over all comparisons with local of the report."
 )
 PRIVACY_COLUMNS = (
-    *("platform", "ε", "NDCG@10", "no Plan", "over local", "95 % interval", "p"),
+    *("platform", "ε", "NDCG@10", "no Plan", "over local", "95 % interval", "p", "served"),
     *("spent", "δ", "σ", "q", "steps", "b of sums"),
 )
 PRIVACY = (
@@ -153,6 +153,7 @@ def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
                     percent(told.get("relative")),
                     f"{percent(ends[0])} to {percent(ends[1])}",
                     figure(told.get("p_holm"), ".3f"),
+                    figure(ndcg(platform, f"served ε={run['epsilon']:g}")),
                     figure(plan["spent"], ".3f"),
                     f"{plan['delta']:.2g}",
                     figure(plan["noise_multiplier"], ".3f"),
@@ -178,7 +179,7 @@ def verdict(platform: Mapping[str, Any]) -> Verdict:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """One plain sentence: on how many platforms sharing helped or hurt, and which it hurt."""
+    """In plain words: on how many platforms sharing helped or hurt, and which it hurt."""
     told = {name: verdict(platform) for name, platform in metrics["platforms"].items()}
     helped, hurt, unclear = (
         [name for name, it in told.items() if it.verdict == kind] for kind in VERDICTS
@@ -189,7 +190,25 @@ def headline(metrics: Mapping[str, Any]) -> str:
     named = f" ({'; '.join(f'{name}, {told[name].relative}' for name in hurt)})" if hurt else ""
     ending = f" and made no clear difference for {len(unclear)}" if unclear else ""
     middle = f"{',' if unclear else ' and'} hurt {len(hurt) or 'none'}{named}"
-    return f"Sharing helped {len(helped)} of {count(total, 'platform')}{middle}{ending}."
+    told_of = f"Sharing helped {len(helped)} of {count(total, 'platform')}{middle}{ending}."
+    return told_of + _under_plans(metrics)
+
+
+def _under_plans(metrics: Mapping[str, Any]) -> str:
+    runs = metrics.get("privacy", [])
+    if not runs:
+        return ""
+    by_run = [
+        [it["against_local"][run["scorer"]]["verdict"] for it in metrics["platforms"].values()]
+        for run in runs
+    ]
+    helped, hurt = ([told.count(kind) for told in by_run] for kind in VERDICTS[:2])
+    budgets = " / ".join(f"{run['epsilon']:g}" for run in runs)
+    return f" Under ε = {budgets} it helped {_each(helped)} and hurt {_each(hurt)}."
+
+
+def _each(counts: Sequence[int]) -> str:
+    return " / ".join(map(str, counts)) if any(counts) else "none"
 
 
 def negative_transfer(metrics: Mapping[str, Any]) -> str:

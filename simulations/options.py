@@ -18,6 +18,14 @@ Named = Annotated[
         show_default=False,
     ),
 ]
+Several = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SCENARIO...",
+        help="TOML files, or names: demo, channels, sisters, amazon, strangers, …",
+        show_default=False,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -220,6 +220,8 @@ def _glossary(metrics: Mapping[str, Any]) -> str:
     known = {name: _SCORERS[name] for name in used if name in _SCORERS}
     if any(name.startswith("federated ε=") for name in used):
         known["federated ε=…"] = "the same under Plans, one shopper's whole History protected"
+    if any(name.startswith("served ε=") for name in used):
+        known["served ε=…"] = "what it would serve with, where others send what their Plans let out"
     return "<h2>The scorers</h2>\n" + listing({name: text(it) for name, it in known.items()})
 
 

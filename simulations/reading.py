@@ -35,10 +35,19 @@ LENGTHS = ((1, 4), (5, 8), (9, 16), (17, 10**9))  # events of a context
 FEW = 20  # shoppers under which a length is not shown
 
 
-def ordered(private: Iterable[str] = ()) -> list[str]:
-    """All scorers in the order of the table: those under Plans after the one without."""
-    place = SCORERS.index("federated") + 1
-    return [*SCORERS[:place], *private, *SCORERS[place:]]
+def ordered(more: Iterable[str] = ()) -> list[str]:
+    """All scorers in the order of the table: "federated ε=8" and its like after "federated"."""
+    variants = list(more)
+    return [
+        it
+        for scorer in SCORERS
+        for it in (scorer, *(name for name in variants if name.split()[0] == scorer))
+    ]
+
+
+def served_as(scorer: str) -> str:
+    """The name of what a platform would serve with, given what this federation sent it."""
+    return scorer.replace("federated", "served")
 
 
 def read_test(

@@ -93,7 +93,7 @@ def terminal_table(metrics: Mapping[str, Any]) -> Table:
         for scorer in scorers(metrics, band):
             cells = [rows.get(scorer, (NONE, False)) for rows in known]
             table.add_row(
-                Text(scorer.replace("federated ε", "  under ε")),
+                Text(re.sub(r"^\w+ ε", "  under ε", scorer)),
                 *(Text(text, "bold" if best else "") for text, best in cells),
             )
         table.add_section()

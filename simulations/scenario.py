@@ -22,7 +22,7 @@ source_scale = 1.0
 width = 64                     # and further, the shape of one that is made
 layers = 2
 heads = 4
-rank = 16
+rank = 14
 out_rank = 32
 
 [federation]                   # server/config.py: rounds, quorum, algorithm, learning_rate, …

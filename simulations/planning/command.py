@@ -75,6 +75,13 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything.")]
 Out = Annotated[Path, typer.Option(help="Folder of plan.json and plan.html.")]
 
 
+# Of `assumptions`, what changes the answer most; the page has them all.
+ASSUMED = (
+    "This assumes platforms of one catalogue, shoppers alike, and the whole ε for one release of "
+    "sums. Shops that differ may gain less."
+)
+
+
 def plan(
     everyone: All = None,
     mine: Mine = None,
@@ -151,5 +158,5 @@ def told_at_last(
     shown = (
         says[: len(asked.epsilons)] if len(asked.cases) == 1 else [*table(points, asked), "", *says]
     )
-    for line in (*shown, str(out / "plan.html")):
+    for line in (*shown, ASSUMED, str(out / "plan.html")):
         terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -150,7 +150,10 @@ def test_at_home_one_trains_from_nothing_and_from_the_federated_state(
     ones = {name: np.ones_like(tensor) for name, tensor in shop.untrained.tensors.items()}
     shared = Kept(shop.untrained.plus(ones, version=2), -1.0, "round 2")
     nothing = Kept(shop.untrained, -1.0, "untrained")
-    local, personal = at_home(shop, nothing, shared, scenario, seed=(0,), progress=silent)
+    joined = {"federated": shared, "federated ε=3": nothing}
+    local, personal = at_home(shop, nothing, joined, scenario, seed=(0,), progress=silent)
     assert local.adapter.version == 0
-    assert personal.adapter.version == 2
-    assert (local.name.split()[0], personal.name) == ("epoch", "epoch 1")  # two passes, and one
+    assert [it.adapter.version for it in personal.values()] == [2, 0]
+    assert [it.name for it in personal.values()] == ["epoch 1", "epoch 1"]  # a single pass
+    assert local.name.split()[0] == "epoch"  # of two
+    assert list(personal) == list(joined)

@@ -16,7 +16,7 @@ from shared import metrics
 from simulations.compare import compare, compare_untrained
 from simulations.federations import federate
 from simulations.prepare import Ready, prepare
-from simulations.reading import SCORERS, by_length, ordered, verdict
+from simulations.reading import SCORERS, by_length, ordered, served_as, verdict
 from simulations.scenario import Scenario, load_scenario
 
 SEED = 2  # of a world in which training pays for some and not for others
@@ -77,7 +77,15 @@ def test_federations_under_plans_stand_after_the_one_without_and_change_no_other
         done.scenario, done.ready.platforms, done.registry, seed=SEED, private=private
     )
     place = SCORERS.index("federated") + 1
-    assert found["scorers"] == [*SCORERS[:place], *private, *SCORERS[place:]]
+    end = SCORERS.index("served") + 1
+    served = [served_as(it) for it in private]
+    assert found["scorers"] == [
+        *SCORERS[:place],
+        *private,
+        *SCORERS[place:end],
+        *served,
+        *SCORERS[end:],
+    ]
     for name, platform in done.found["platforms"].items():
         with_plans = found["platforms"][name]["scorers"]
         assert list(with_plans) == found["scorers"]
@@ -85,9 +93,13 @@ def test_federations_under_plans_stand_after_the_one_without_and_change_no_other
         for it in private:  # of the same rounds here, so the same state is kept
             assert with_plans[it]["kept"] == with_plans["federated"]["kept"]
             assert with_plans[it]["ndcg@10"] == with_plans["federated"]["ndcg@10"]
+        for it in served:  # trained on from the same with the same orders
+            assert with_plans[it]["kept"] == with_plans["served"]["kept"]
+            assert with_plans[it]["ndcg@10"] == with_plans["served"]["ndcg@10"]
+        assert set(platform["against_local"]) == {"federated", "served"}
 
 
-def test_without_plans_the_order_is_that_of_the_eight() -> None:
+def test_without_plans_the_order_is_that_of_the_table() -> None:
     assert ordered([]) == list(SCORERS)
 
 

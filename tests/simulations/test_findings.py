@@ -27,6 +27,29 @@ def test_the_headline_counts_verdicts_and_names_who_was_hurt(verdicts: tuple[str
     assert headline({"platforms": platforms}) == SENTENCES[verdicts]
 
 
+def test_the_headline_tells_of_each_plan_too() -> None:
+    told = {
+        "ε=8": ["gain", "gain"],
+        "ε=3": ["gain", "no clear difference"],
+        "ε=1": ["loss", "gain"],
+    }
+    platforms = {
+        f"p{at}": {
+            "federated_vs_local": {"verdict": "gain"},
+            "against_local": {name: {"verdict": it[at]} for name, it in told.items()},
+        }
+        for at in (0, 1)
+    }
+    runs = [{"epsilon": float(name[2:]), "scorer": name} for name in told]
+    assert headline({"platforms": platforms, "privacy": runs[:2]}) == (
+        "Sharing helped 2 of 2 platforms and hurt none. "
+        "Under ε = 8 / 3 it helped 2 / 1 and hurt none."
+    )
+    assert headline({"platforms": platforms, "privacy": runs}).endswith(
+        " Under ε = 8 / 3 / 1 it helped 2 / 1 / 1 and hurt 0 / 0 / 1."
+    )
+
+
 def test_figures_have_a_true_minus_and_the_unknown_is_a_dash() -> None:
     assert figure(-0.00364, "+.4f") == "−0.0036"
     told = [percent(it) for it in (-0.012, 0.0, 0.5, 1.654)]

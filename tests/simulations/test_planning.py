@@ -156,8 +156,9 @@ def test_a_platforms_own_size_and_budget_are_answered_in_one_line(
 ) -> None:
     code, out, _ = typed(main, *words, "--all", "200", "--epsilon", "3")
     assert code == 0
-    line, page = out.splitlines()
+    line, assumed, page = out.splitlines()
     assert re.match(r"30 of 200 shoppers, under ε = 3: joining changes NDCG@10 by [+−]", line)
+    assert assumed.startswith("This assumes platforms of one catalogue, shoppers alike, and ")
     assert page == str(tmp_path / "out" / "plan.html")
 
 

@@ -19,7 +19,7 @@ from shared.tables.config import load_platform
 from simulations.federations import federate, federate_privately
 from simulations.prepare import Ready, prepare
 from simulations.protected import plan_of, protected, scorer_name, told, unprotected
-from simulations.reading import SCORERS
+from simulations.reading import SCORERS, served_as
 from simulations.run import full_comparison, with_seed
 from simulations.scenario import Scenario, load_scenario
 
@@ -86,12 +86,20 @@ def test_federations_under_plans_stand_after_the_one_without_in_the_scenarios_or
 ) -> None:
     _, metrics = full
     place = SCORERS.index("federated") + 1
-    assert metrics["scorers"] == [*SCORERS[:place], *UNDER_PLANS, *SCORERS[place:]]
+    end = SCORERS.index("served") + 1
+    served = [served_as(it) for it in UNDER_PLANS]
+    found = [*SCORERS[:place], *UNDER_PLANS, *SCORERS[place:end], *served, *SCORERS[end:]]
+    assert metrics["scorers"] == found
     for platform in metrics["platforms"].values():
         assert list(platform["scorers"]) == metrics["scorers"]
         for name in UNDER_PLANS:
             assert 0 <= platform["scorers"][name]["ndcg@10"] <= 1
             assert platform["scorers"][name]["n"] == platform["scorers"]["federated"]["n"]
+            reached, offered = (
+                platform["scorers"][it]["validation"]["ndcg@10"] for it in (served_as(name), name)
+            )
+            assert reached >= offered
+            assert set(platform["against_local"]) == {"federated", "served", *UNDER_PLANS}
 
 
 def test_what_was_spent_is_at_most_each_epsilon_and_close_to_it(

@@ -58,6 +58,23 @@ def test_compare_without_training_runs_no_federation(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+def test_several_scenarios_have_a_folder_and_a_line_each(
+    typed: Typed, refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    one = make_scenario(tmp_path / "s")
+    other = one.with_name("other.toml")
+    other.write_bytes(one.read_bytes())
+    out = tmp_path / "out"
+    words = ["--untrained", "--json", "--out", out, "--cache", cache]
+    code, told, err = typed(main, "compare", one, other, *words)
+    assert (code, err) == (0, "")
+    first, second = (json.loads(line) for line in told.splitlines())
+    assert first == second
+    assert all((out / it.stem / "report.html").is_file() for it in (one, other))
+    line = refused(main, "compare", one, one, *words)
+    assert line == "scenarios of one name would share a folder; name each once"
+
+
 def test_compare_ends_with_a_table_and_says_where_the_report_is(
     typed: Typed, words: list[str | Path], tmp_path: Path
 ) -> None:
