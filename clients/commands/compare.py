@@ -136,7 +136,7 @@ def comparison_table(told: Comparison, name: str) -> Table:
         label = short(line.name, told)
         if line.name in AT_HOME:
             better = line.kept.startswith("epoch")
-            label += f", {line.kept}" if better else ", no epoch better"
+            label += f", {line.kept}" if better else ", none better"
         cells = [label, *(f"{it:.4f}" for it in (line.validation, line.ndcg))]
         table.add_row(*(Text(it, style) for it in (*cells, *over(told, line))))
     return table

@@ -15,7 +15,7 @@ was learnt on a public table, whose own ties are as they are, stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from shared.words import Texts
 from simulations.untrained import opened
 
 PARTS: tuple[Part, ...] = ("validation", "test")
+TO_DATE = "test, to date"  # the same with all that is remembered on that day, as it is served
 Row = dict[str, dict[str, float]]  # part → metric → figure
 
 
@@ -118,18 +119,28 @@ def measure(
 def both(platform: Platform, texts: Texts) -> Mapping[str, Row]:
     """With what came next, and without; each fitted by itself."""
     own = beside.remembering(platform, texts=texts)
-    nothing = sparse.csr_array(own.memory.following * 0)
-    deaf = own.with_memory(replace(own.memory, following=nothing))
-    return {"": answered(platform, own), ", order unheard": answered(platform, deaf)}
+    return {
+        "": answered(platform, own, lambda it: it),
+        ", order unheard": answered(platform, own, unheard),
+    }
 
 
-def answered(platform: Platform, recall: Recall) -> Row:
-    """Fitted on the validation part, and asked for both."""
-    fitted = recall.fitted(platform.question("validation"))
+def unheard(recall: Recall) -> Recall:
+    """The same without what came next."""
+    nothing = sparse.csr_array(recall.memory.following * 0)
+    return recall.with_memory(replace(recall.memory, following=nothing))
+
+
+def answered(platform: Platform, recall: Recall, hears: Callable[[Recall], Recall]) -> Row:
+    """Fitted on the validation part, and asked for both, for the last of them to date as well."""
+    fitted = hears(recall).fitted(platform.question("validation"))
+    late = beside.dated(platform, fitted.with_memory(recall.memory))
+    asked: list[tuple[str, Recall, Part]] = [(part, fitted, part) for part in PARTS]
+    asked.append((TO_DATE, hears(late), "test"))
     found: Row = {}
-    for part in PARTS:
-        ranks = rank(fitted, platform.question(part), items=len(platform.rows.catalogue)).ranks
-        found[part] = {"hr@10": float(hit_rate(ranks).mean()), "ndcg@10": float(ndcg(ranks).mean())}
+    for name, scorer, part in asked:
+        ranks = rank(scorer, platform.question(part), items=len(platform.rows.catalogue)).ranks
+        found[name] = {"hr@10": float(hit_rate(ranks).mean()), "ndcg@10": float(ndcg(ranks).mean())}
     return found
 
 
@@ -143,10 +154,14 @@ def mean(rows: list[Row]) -> Row:
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
     """The table, for people."""
-    found = [f"{'':<26}{'validation':<20}test", f"{'':<26}{'HR@10     NDCG@10   ' * 2}".rstrip()]
+    parts = (*PARTS, TO_DATE)
+    found = [
+        f"{'':<24}{''.join(f'{part:<18}' for part in parts)}".rstrip(),
+        f"{'':<24}{'HR@10    NDCG@10  ' * len(parts)}".rstrip(),
+    ]
     for what, row in figures["rows"].items():
-        told = [f"{row[part][name]:<10.4f}" for part in PARTS for name in ("hr@10", "ndcg@10")]
-        found.append(f"{what:<26}{''.join(told)}".rstrip())
+        told = [f"{row[part][name]:<9.4f}" for part in parts for name in ("hr@10", "ndcg@10")]
+        found.append(f"{what:<24}{''.join(told)}".rstrip())
     open_pairs = 100 * figures["open pairs"]
     return [
         *found,

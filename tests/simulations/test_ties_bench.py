@@ -18,7 +18,7 @@ from shared.metrics import ndcg
 from shared.ranking import rank
 from shared.tables.config import load_platform
 from shared.tables.table import PlatformRows, ReadReport
-from simulations.benchmarks.ties import Stretches, shuffled
+from simulations.benchmarks.ties import TO_DATE, Stretches, shuffled
 from simulations.cli import main
 from simulations.untrained import opened
 
@@ -91,9 +91,14 @@ def test_bench_ties_says_what_an_order_is_worth(
     platform = opened(load_platform(path), cache=cache)
     ranks = rank(beside.own(platform), platform.question("test"), items=16).ranks
     assert found["rows"]["as given"]["test"]["ndcg@10"] == pytest.approx(float(ndcg(ranks).mean()))
+    late = beside.dated(platform, beside.own(platform))
+    ranks = rank(late, platform.question("test"), items=16).ranks
+    to_date = found["rows"]["as given"][TO_DATE]["ndcg@10"]
+    assert to_date == pytest.approx(float(ndcg(ranks).mean()))
     code, out, _ = typed(main, *words)
     assert code == 0
     assert "shuffled, order unheard" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_an_event_keeps_its_day_wherever_it_is_put() -> None:
