@@ -108,8 +108,8 @@ def compare(
 ) -> None:
     """Run scenarios and every baseline beside each; write tables, reports and the adapters.
 
-    Of several scenarios each has a folder by its name in --out. Rounds that a folder holds already
-    are replaced, unless they are resumed.
+    Of several scenarios each has a folder by its name in --out, and with --json a line. Rounds that
+    a folder holds already are replaced, unless they are resumed.
     """
     chosen = [with_seed(load_scenario(find_scenario(it), data=data), seed) for it in scenario]
     folders = {it.name: (out or Path("runs")) / it.name for it in chosen}
@@ -128,7 +128,9 @@ def compare(
         if seeds > 1:
             _compare_seeds(one, folder, seeds, resume=resume, as_json=as_json, how=how)
         else:
-            _compare_once(one, folder, resume=resume, as_json=as_json, how=how)
+            # Of several, those that were not begun have nothing to resume.
+            begun = len(chosen) == 1 or bool(Registry(folder).rounds())
+            _compare_once(one, folder, resume=resume and begun, as_json=as_json, how=how)
 
 
 def _compare_once(
@@ -194,6 +196,7 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
             }
             for name, platform in metrics["platforms"].items()
         },
+        "scenario": metrics["scenario"],
         "seed": metrics["seed"],
     }
 

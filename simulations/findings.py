@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulations.reading import served_as
+
 COLUMNS = ("scorer", "n", "HR@10", "NDCG@10", "95 % interval", "MRR", "coverage", "kept")
 VERDICTS = ("gain", "loss", "no clear difference")
 NONE = "–"
@@ -153,7 +155,7 @@ def privacy_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
                     percent(told.get("relative")),
                     f"{percent(ends[0])} to {percent(ends[1])}",
                     figure(told.get("p_holm"), ".3f"),
-                    figure(ndcg(platform, f"served ε={run['epsilon']:g}")),
+                    figure(ndcg(platform, served_as(run["scorer"]))),
                     figure(plan["spent"], ".3f"),
                     f"{plan['delta']:.2g}",
                     figure(plan["noise_multiplier"], ".3f"),
@@ -219,7 +221,8 @@ def negative_transfer(metrics: Mapping[str, Any]) -> str:
         if (it := verdict(platform)).verdict == "loss"
     ]
     if not found:
-        return "No platform shows negative transfer."
+        among = " without a Plan" if metrics.get("privacy") else ""
+        return f"No platform shows negative transfer{among}."
     return (
         f"Negative transfer: {'; '.join(found)}. The federated Adapter ranks worse there than the "
         "one the platform trained alone."

@@ -83,7 +83,7 @@ def read_test(
         if name not in kept and name not in counted:
             continue
         progress(f"{platform.config.name} test", place, len(names))
-        # By its own number, so that one scorer more changes no other's interval.
+        # By its own number, so that one scorer more changes none of SCORERS' intervals.
         number = SCORERS.index(name) if name in SCORERS else len(SCORERS) + place
         rng = np.random.default_rng([*seed, number])
         more: dict[str, object] = {"validation": None, "kept": None}

@@ -99,6 +99,31 @@ def test_federations_under_plans_stand_after_the_one_without_and_change_no_other
         assert set(platform["against_local"]) == {"federated", "served"}
 
 
+class Begun(Registry):
+    """Rounds of which only the start is there."""
+
+    def rounds(self) -> list[int]:
+        return super().rounds()[:1]
+
+
+def test_under_a_plan_a_platform_serves_what_comes_of_that_federation(done: Comparison) -> None:
+    begun = Begun(done.registry.folder.parent)
+    found, _ = compare(
+        done.scenario,
+        done.ready.platforms,
+        done.registry,
+        seed=SEED,
+        private={"federated ε=1": (begun, None)},
+    )
+    tables = [it["scorers"] for it in found["platforms"].values()]
+    for table in tables:
+        reached = {name: table[name]["validation"] for name in table}
+        assert table["federated ε=1"]["kept"] == "untrained"
+        assert not table["served ε=1"]["kept"].startswith("round")
+        assert reached["served ε=1"]["ndcg@10"] >= reached["local"]["ndcg@10"]
+    assert any(table["served ε=1"]["ndcg@10"] != table["served"]["ndcg@10"] for table in tables)
+
+
 def test_without_plans_the_order_is_that_of_the_table() -> None:
     assert ordered([]) == list(SCORERS)
 

@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from simulations.findings import figure, headline, kept_round, percent, span, verdict
+from simulations.findings import (
+    PRIVACY_COLUMNS,
+    figure,
+    headline,
+    kept_round,
+    negative_transfer,
+    percent,
+    privacy_rows,
+    span,
+    verdict,
+)
 
 SENTENCES = {
     ("gain", "gain"): "Sharing helped 2 of 2 platforms and hurt none.",
@@ -47,6 +57,28 @@ def test_the_headline_tells_of_each_plan_too() -> None:
     )
     assert headline({"platforms": platforms, "privacy": runs}).endswith(
         " Under ε = 8 / 3 / 1 it helped 2 / 1 / 1 and hurt 0 / 0 / 1."
+    )
+
+
+def test_a_plans_row_has_what_was_reached_without_one_and_what_is_served_under_it() -> None:
+    reached = {"local": 0.1, "federated": 0.2, "federated ε=3": 0.3, "served ε=3": 0.4}
+    plan = {"spent": 2.9, "delta": 1e-4, "noise_multiplier": 2.0, "sampling_rate": 0.5, "steps": 4}
+    metrics = {
+        "platforms": {"a": {"scorers": {it: {"ndcg@10": reached[it]} for it in reached}}},
+        "privacy": [
+            {"epsilon": 3.0, "scorer": "federated ε=3", "rounds": 2, "platforms": {"a": plan}}
+        ],
+    }
+    row = dict(zip(PRIVACY_COLUMNS, privacy_rows(metrics)[0], strict=True))
+    assert (row["NDCG@10"], row["no Plan"], row["served"]) == ("0.3000", "0.2000", "0.4000")
+    assert (row["ε"], row["spent"], row["steps"]) == ("3", "2.900", "2 × 4")
+
+
+def test_where_there_are_plans_no_transfer_is_negative_without_one() -> None:
+    calm = {"a": {"federated_vs_local": {"verdict": "gain"}}}
+    assert negative_transfer({"platforms": calm}) == "No platform shows negative transfer."
+    assert negative_transfer({"platforms": calm, "privacy": [{}]}) == (
+        "No platform shows negative transfer without a Plan."
     )
 
 

@@ -30,7 +30,7 @@ def test_compare_as_json_prints_one_object_and_nothing_else(
     code, out, err = typed(main, "compare", *words, "--json", "--seed", "5")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert sorted(found) == ["platforms", "seed"]
+    assert sorted(found) == ["platforms", "scenario", "seed"]
     assert found["seed"] == 5
     assert list(found["platforms"]) == ["a", "b", "c"]
     for platform in found["platforms"].values():
@@ -65,14 +65,28 @@ def test_several_scenarios_have_a_folder_and_a_line_each(
     other = one.with_name("other.toml")
     other.write_bytes(one.read_bytes())
     out = tmp_path / "out"
-    words = ["--untrained", "--json", "--out", out, "--cache", cache]
-    code, told, err = typed(main, "compare", one, other, *words)
+    words = ["--json", "--out", out, "--cache", cache]
+    code, told, err = typed(main, "compare", one, other, "--untrained", *words)
     assert (code, err) == (0, "")
     first, second = (json.loads(line) for line in told.splitlines())
+    assert [first.pop("scenario"), second.pop("scenario")] == [one.stem, "other"]
     assert first == second
     assert all((out / it.stem / "report.html").is_file() for it in (one, other))
     line = refused(main, "compare", one, one, *words)
     assert line == "scenarios of one name would share a folder; name each once"
+
+
+def test_of_several_resumed_one_that_was_not_begun_begins(
+    typed: Typed, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    one = make_scenario(tmp_path / "s")
+    other = one.with_name("other.toml")
+    other.write_bytes(one.read_bytes())
+    out = tmp_path / "out"
+    assert typed(main, "run", one, "--out", out / one.stem, "--cache", cache)[0] == 0
+    words = ["--resume", "--json", "--out", out, "--cache", cache]
+    code, told, err = typed(main, "compare", one, other, *words)
+    assert (code, err, len(told.splitlines())) == (0, "", 2)
 
 
 def test_compare_ends_with_a_table_and_says_where_the_report_is(

@@ -18,7 +18,7 @@ from shared.metrics import ndcg
 from shared.ranking import rank
 from shared.tables.config import load_platform
 from shared.tables.table import PlatformRows, ReadReport
-from simulations.benchmarks.ties import TO_DATE, Stretches, shuffled
+from simulations.benchmarks.ties import TO_DATE, Stretches, shuffled, unheard
 from simulations.cli import main
 from simulations.untrained import opened
 
@@ -94,6 +94,13 @@ def test_bench_ties_says_what_an_order_is_worth(
     late = beside.dated(platform, beside.own(platform))
     ranks = rank(late, platform.question("test"), items=16).ranks
     to_date = found["rows"]["as given"][TO_DATE]["ndcg@10"]
+    assert to_date == pytest.approx(float(ndcg(ranks).mean()))
+    own = beside.remembering(platform)
+    assert own.memory.following.nnz
+    deaf = unheard(own).fitted(platform.question("validation"))
+    late = replace(unheard(beside.dated(platform, own)), weighing=deaf.weighing)
+    ranks = rank(late, platform.question("test"), items=16).ranks
+    to_date = found["rows"]["as given, order unheard"][TO_DATE]["ndcg@10"]
     assert to_date == pytest.approx(float(ndcg(ranks).mean()))
     code, out, _ = typed(main, *words)
     assert code == 0
