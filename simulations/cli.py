@@ -12,6 +12,7 @@ import typer
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
+from shared.tables.scan import check_there
 from simulations import audit
 from simulations.benchmarks import commands as bench
 from simulations.federations import federate
@@ -123,6 +124,10 @@ def compare(
         "threads": threads,
         "untrained": untrained,
     }
+    # Before the first of them takes its minutes.
+    for platform in (it for one in chosen for it in one.platforms):
+        check_there(platform.events)
+        check_there(platform.items)
     for one in chosen:
         folder = folders[one.name]
         if seeds > 1:
@@ -142,11 +147,13 @@ def _compare_once(
         typer.echo(json.dumps(summary(metrics)))
         return
     terminal.console.print(terminal_table(metrics))
+    place = f"Each platform's file is in {folder / 'platforms'}"
+    if any((folder / "adapters").glob("*.safetensors")):
+        place += f", its adapter in {folder / 'adapters'}"
     terminal.console.print(
         f"{metrics['seconds']:.0f} s, at most {metrics['peak_memory_gb']:.1f} GB of memory."
         f" Report: {(folder / 'report.html').resolve()}\n"
-        f"Each platform's file is in {folder / 'platforms'}, its adapter in {folder / 'adapters'}:"
-        " see atoll-client recommend --help.",
+        f"{place}: see atoll-client recommend --help.",
         highlight=False,
         soft_wrap=True,
     )

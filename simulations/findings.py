@@ -215,10 +215,13 @@ def _each(counts: Sequence[int]) -> str:
 
 def negative_transfer(metrics: Mapping[str, Any]) -> str:
     """A sentence that names each platform the federated Adapter made worse than its own."""
+    told = {name: verdict(platform) for name, platform in metrics["platforms"].items()}
+    if not any(it.verdict in VERDICTS for it in told.values()):
+        return "Nothing was federated, so no transfer is judged."
     found = [
         f"{name} ({it.difference}, 95 % interval {it.ci95})"
-        for name, platform in metrics["platforms"].items()
-        if (it := verdict(platform)).verdict == "loss"
+        for name, it in told.items()
+        if it.verdict == "loss"
     ]
     if not found:
         among = " without a Plan" if metrics.get("privacy") else ""

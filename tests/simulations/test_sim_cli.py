@@ -56,6 +56,8 @@ def test_compare_without_training_runs_no_federation(
         }
     assert Registry(tmp_path / "out").rounds() == []
     assert (tmp_path / "out" / "report.html").is_file()
+    told = (tmp_path / "out" / "table.md").read_text()
+    assert "Nothing was federated, so no transfer is judged." in told
 
 
 def test_several_scenarios_have_a_folder_and_a_line_each(
@@ -74,6 +76,19 @@ def test_several_scenarios_have_a_folder_and_a_line_each(
     assert all((out / it.stem / "report.html").is_file() for it in (one, other))
     line = refused(main, "compare", one, one, *words)
     assert line == "scenarios of one name would share a folder; name each once"
+
+
+def test_a_table_that_is_missing_is_told_before_any_scenario_begins(
+    refused: Refused, make_scenario: Make, cache: Path, tmp_path: Path
+) -> None:
+    whole, broken = make_scenario(tmp_path / "s"), make_scenario(tmp_path / "t")
+    broken = broken.rename(broken.with_name("broken.toml"))
+    gone = tmp_path / "t" / "c" / "items.tsv"
+    gone.unlink()
+    words = ["--untrained", "--out", tmp_path / "out", "--cache", cache]
+    line = refused(main, "compare", whole, broken, *words)
+    assert line == f"{gone}: no such file; mend its path where it is named"
+    assert not (tmp_path / "out").exists()
 
 
 def test_of_several_resumed_one_that_was_not_begun_begins(
