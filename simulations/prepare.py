@@ -27,7 +27,7 @@ from shared.text import Progress, find_encoder, silent, titled
 from simulations.protected import unprotected
 from simulations.scenario import Scenario
 from simulations.worlds.embedded import generate, write
-from simulations.worlds.specs import default_world, source_world
+from simulations.worlds.specs import source_world
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def prepare(
     """
     out, cache = out.resolve(), cache.resolve()
     configs = scenario.platforms
-    if scenario.world_scale is not None:
+    if scenario.world is not None:
         progress("making the embedded world", 0, 1)
-        world = generate(default_world(scenario.world_scale), seed=seed)
+        world = generate(scenario.world, seed=seed)
         configs = tuple(load_platform(path) for path in write(world, out / "data").values())
         progress("making the embedded world", 1, 1)
     configs = tuple(sorted(configs, key=lambda config: config.name))

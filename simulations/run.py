@@ -27,7 +27,6 @@ from simulations.prepare import prepare
 from simulations.protected import scorer_name, told
 from simulations.report import write_report
 from simulations.scenario import Scenario
-from simulations.worlds.embedded import default_world
 
 log = logging.getLogger("atoll.harness")
 
@@ -55,10 +54,10 @@ def check_start(scenario: Scenario, out: Path, *, engine: Engine, resume: bool) 
         ConfigError: Ray is not installed or is to simulate faults, the quorum is larger than the
             number of platforms, or there is nothing to resume.
     """
-    platforms = scenario.platforms or default_world().platforms
-    if scenario.federation.quorum > len(platforms):
+    platforms = len(scenario.names)
+    if scenario.federation.quorum > platforms:
         raise ConfigError(
-            f"quorum {scenario.federation.quorum} cannot be met by {len(platforms)} platforms",
+            f"quorum {scenario.federation.quorum} cannot be met by {platforms} platforms",
             where=scenario.name,
             todo="lower quorum",
         )

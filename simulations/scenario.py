@@ -3,7 +3,12 @@
 title = "Three departments of one shop"
 
 [world]                        # platforms of the embedded world, generated; or [[platforms]]
-scale = 1.0                    # 1.0 is about 4,800 shoppers over five platforms
+scale = 1.0                    # 1.0 is 4,170 shoppers over five platforms, or 20,000 over these:
+[[world.platforms]]            # left out, or who gets which part of one catalogue of 3,000 items
+name = "kiosk"
+weight = 1.0
+shoppers = [0.9, 1.0]          # by a hash of who they are, so that parts can be told apart
+items = [0.0, 0.5]             # left out, all of them
 
 [[platforms]]                  # tables of your own; paths relative to --data, else to this file
 name = "beauty"
@@ -63,10 +68,11 @@ from shared.config import read_toml
 from shared.errors import ConfigError
 from shared.pairs import NEAREST
 from shared.tables.config import PlatformConfig, encoder_name, platform_from
+from shared.tables.draw import checked
 from shared.tables.policy import UPDATE_NORM
 from simulations.harness import Fault, check_faults
-from simulations.scenario_file import ScenarioFile
-from simulations.worlds.embedded import default_world
+from simulations.scenario_file import ScenarioFile, WorldSection
+from simulations.worlds.specs import DEALT, FEWEST, Dealt, WorldSpec, default_world, wide_world
 
 SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -115,8 +121,8 @@ class Scenario:
     Attributes:
         name: the file's, without its suffix.
         title: one line for people.
-        world_scale: of the embedded world, or None where `platforms` are tables.
-        platforms: by tables; empty where the embedded world makes them.
+        world: to be made, or None where `platforms` are tables.
+        platforms: by tables; empty where a world makes them.
         backbone: an existing file, or None to make one.
         encoder: name of the text encoder.
         source_scale: of the embedded source world a backbone is made from.
@@ -131,7 +137,7 @@ class Scenario:
 
     name: str
     title: str
-    world_scale: float | None
+    world: WorldSpec | None
     platforms: tuple[PlatformConfig, ...]
     backbone: Path | None
     encoder: str
@@ -143,6 +149,11 @@ class Scenario:
     privacy: PrivacySettings
     sums: SumsSettings | None
     faults: tuple[Fault, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the platforms that meet."""
+        return self.world.names if self.world else [it.name for it in self.platforms]
 
 
 def find_scenario(name: str) -> Path:
@@ -191,8 +202,8 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         )
         for platform in file.platforms
     )
-    known = platforms or default_world().platforms
-    names = [platform.name for platform in known]
+    world = _world(file.world, where=path) if file.world else None
+    names = world.names if world else [platform.name for platform in platforms]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(
@@ -207,7 +218,7 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
     return Scenario(
         name=path.stem,
         title=file.title,
-        world_scale=file.world.scale if file.world else None,
+        world=world,
         platforms=platforms,
         backbone=backbone,
         encoder=encoder_name(file.backbone.encoder, path.parent),
@@ -225,3 +236,18 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         sums=SumsSettings(**file.sums.model_dump()) if file.sums else None,
         faults=faults,
     )
+
+
+def _world(section: WorldSection, *, where: Path) -> WorldSpec:
+    if not section.platforms:
+        return default_world(section.scale)
+    dealt = tuple(
+        Dealt(
+            it.name,
+            checked(it.shoppers, f"{where} [[world.platforms]] {it.name}: shoppers"),
+            checked(it.items, f"{where} [[world.platforms]] {it.name}: items"),
+            it.weight,
+        )
+        for it in section.platforms
+    )
+    return wide_world(max(FEWEST * len(dealt), round(DEALT * section.scale)), dealt)

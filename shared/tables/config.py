@@ -72,6 +72,7 @@ from shared.training import Speed
 from shared.update import MAX_WEIGHT
 
 WithoutText = Literal["refuse", "identifier"]
+PLATFORM_NAME = r"^[A-Za-z0-9_-]+$"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class PlatformConfig:
 
 
 class _Platform(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)
+    name: str = Field(pattern=PLATFORM_NAME, max_length=64)
     weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
 
 

@@ -28,7 +28,6 @@ from simulations.strategies.comparison import Sitting, sit, together
 from simulations.strategies.every import STRATEGIES, chosen
 from simulations.strategies.meeting import Meeting
 from simulations.strategies.page import render_strategies
-from simulations.worlds.specs import default_world
 
 
 def strategies(
@@ -177,7 +176,7 @@ def check_meeting(scenario: Scenario) -> None:
     Raises:
         ConfigError: there are fewer than two.
     """
-    if len(scenario.platforms or default_world().platforms) < 2:
+    if len(scenario.names) < 2:
         raise ConfigError(
             "has one platform, which nobody can teach",
             where=scenario.name,

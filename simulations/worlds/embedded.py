@@ -28,7 +28,14 @@ import polars as pl
 from shared.files import made_folder, replacing
 from simulations.worlds.catalogues import draw_items
 from simulations.worlds.journeys import Habits, Tastes, draw_lengths, draw_tastes, walk
-from simulations.worlds.specs import PlatformSpec, WorldSpec, check, default_world, source_world
+from simulations.worlds.specs import (
+    Dealt,
+    PlatformSpec,
+    WorldSpec,
+    check,
+    default_world,
+    source_world,
+)
 from simulations.worlds.vocabulary import Vocabulary, load_vocabulary
 
 __all__ = [
@@ -55,14 +62,14 @@ name = "{name}"
 weight = {weight}
 
 [events]
-path = "interactions.csv.gz"
+path = "{tables}interactions.csv.gz"
 columns = {{ shopper = "user", item = "item", time = "time", kind = "kind" }}
 min_length = {shortest}
-
+{shoppers}
 [items]
-path = "items.csv"
+path = "{tables}items.csv"
 columns = {{ item = "item", title = "title", price = "price" }}
-"""
+{items}"""
 
 
 @dataclass(frozen=True)
@@ -110,27 +117,42 @@ def write(world: World, folder: Path) -> dict[str, Path]:
     Args:
         world: what `generate` made.
         folder: made if missing; gets NAME/interactions.csv.gz, NAME/items.csv, NAME/platform.toml.
+            A platform that these are dealt out to has a platform.toml alone.
 
     Returns:
-        The platform.toml of each platform, by name.
+        The platform.toml of each platform that meets, by name.
     """
-    paths = {}
-    for platform in world.spec.platforms:
-        tables = world.platforms[platform.name]
-        place = folder / platform.name
-        made_folder(place)
-        description = PLATFORM_TOML.format(
-            name=platform.name, weight=platform.weight, shortest=world.spec.habits.shortest
-        )
-        for name, data in (
+    for name, tables in world.platforms.items():
+        place = made_folder(folder / name)
+        for file, data in (
             ("interactions.csv.gz", _gzip(tables.events.write_csv().encode())),
             ("items.csv", tables.items.write_csv().encode()),
-            ("platform.toml", description.encode()),
         ):
-            with replacing(place / name) as part:
+            with replacing(place / file) as part:
                 part.write_bytes(data)
-        paths[platform.name] = place / "platform.toml"
+    paths = {}
+    for platform in world.spec.dealt or world.spec.platforms:
+        path = made_folder(folder / platform.name) / "platform.toml"
+        with replacing(path) as part:
+            part.write_text(_described(platform, world.spec))
+        paths[platform.name] = path
     return paths
+
+
+def _described(platform: PlatformSpec | Dealt, spec: WorldSpec) -> str:
+    """Its platform.toml."""
+    tables = shoppers = items = ""
+    if isinstance(platform, Dealt):
+        tables = f"../{spec.platforms[0].name}/"
+        shoppers, items = (f"part = {list(it)}\n" for it in (platform.shoppers, platform.items))
+    return PLATFORM_TOML.format(
+        name=platform.name,
+        weight=platform.weight,
+        shortest=spec.habits.shortest,
+        tables=tables,
+        shoppers=shoppers,
+        items=items,
+    )
 
 
 def _platform(

@@ -1,7 +1,7 @@
 """What a world is made of: platforms, people and the numbers of the law.
 
 `default_world` is the demo's; `source_world` is the public one that a backbone is pretrained on;
-`wide_world` is one large catalogue, to be divided over platforms that sell the same.
+`wide_world` is one large catalogue, to be dealt out to platforms that sell the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.errors import ConfigError
+from shared.tables.draw import WHOLE, Part
 from simulations.worlds.catalogues import TEMPLATES
 from simulations.worlds.journeys import Habits
 from simulations.worlds.vocabulary import Vocabulary
@@ -23,6 +24,7 @@ DEMO_DEPARTMENTS = (
 )
 SOURCE_DEPARTMENTS = ("sewing", "music", "fishing", "travel", "workshop", "baby")
 FEWEST = 8  # shoppers of a platform, however small the scale
+DEALT = 20_000  # shoppers that are dealt out, at scale 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,23 @@ class PlatformSpec:
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """A platform that gets a part of another's shoppers, and of its items.
+
+    Attributes:
+        name: unique.
+        shoppers: the part of them, as `shared.tables.draw` draws it.
+        items: the part of them.
+        weight: its public weight in the federation.
+    """
+
+    name: str
+    shoppers: Part
+    items: Part = WHOLE
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class WorldSpec:
     """Platforms, and the people who shop there.
 
@@ -57,11 +76,19 @@ class WorldSpec:
         people: everyone there is. Each platform draws its shoppers from them, so that platforms
             of a and b shoppers have about a·b/people shoppers in common.
         habits: the numbers of the law.
+        dealt: in place of the one platform, those that its tables are dealt out to; empty where
+            every platform has tables of its own.
     """
 
     platforms: tuple[PlatformSpec, ...]
     people: int
     habits: Habits = field(default_factory=Habits)
+    dealt: tuple[Dealt, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the platforms that meet."""
+        return [it.name for it in self.dealt or self.platforms]
 
 
 def default_world(scale: float = 1.0) -> WorldSpec:
@@ -106,13 +133,13 @@ def source_world(scale: float = 1.0) -> WorldSpec:
     return WorldSpec((PlatformSpec("source", shoppers, 600, departments),), people=2 * shoppers)
 
 
-def wide_world(shoppers: int) -> WorldSpec:
+def wide_world(shoppers: int, dealt: tuple[Dealt, ...] = ()) -> WorldSpec:
     """One platform, "everyone", of 3,000 items, whose shoppers are to be divided over platforms.
 
     Its catalogue is the same whatever the number of shoppers.
     """
-    departments = dict.fromkeys(DEMO_DEPARTMENTS, 1.0)
-    return WorldSpec((PlatformSpec("everyone", shoppers, 3000, departments),), people=shoppers)
+    everyone = PlatformSpec("everyone", shoppers, 3000, dict.fromkeys(DEMO_DEPARTMENTS, 1.0))
+    return WorldSpec((everyone,), people=shoppers, dealt=dealt)
 
 
 def check(spec: WorldSpec, words: Vocabulary) -> None:

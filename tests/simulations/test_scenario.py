@@ -13,6 +13,7 @@ from simulations import scenario as module
 from simulations import scenario_file as keys
 from simulations.harness import Fault
 from simulations.scenario import SHIPPED, PrivacySettings, find_scenario, load_scenario
+from simulations.worlds.specs import Dealt, default_world, wide_world
 
 TABLES = """
 [[platforms]]
@@ -25,6 +26,7 @@ path = "{name}/items.tsv"
 columns = {{ item = "item", text = "text" }}
 """
 WORLD = 'title = "A world"\n[world]\n'
+DEALT = '[[world.platforms]]\nname = "a"\nweight = 2.0\nshoppers = [0.0, 0.5]\n'
 TWO = 'title = "Two shops"\n' + TABLES.format(name="a") + TABLES.format(name="b")
 
 
@@ -53,11 +55,13 @@ def documented() -> str:
 
 def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> None:
     world = re.search(r"\[world\].*?\n\n", documented(), re.S)
-    tables = re.search(r"\[\[platforms\]\].*?(?=\n\[backbone\])", documented(), re.S)
+    tables = re.search(r"^\[\[platforms\]\].*?(?=\n\[backbone\])", documented(), re.S | re.M)
     assert world is not None
     assert tables is not None
     path.write_text(documented().replace(tables[0], ""))
-    assert load_scenario(path).world_scale == 1.0
+    world_made = load_scenario(path).world
+    assert world_made is not None
+    assert world_made.dealt == (Dealt("kiosk", (0.9, 1.0), (0.0, 0.5)),)
     path.write_text(documented().replace(world[0], "").replace('"kiosk"', '"beauty"'))
     found = load_scenario(path)
     (beauty,) = found.platforms
@@ -95,8 +99,8 @@ def test_every_key_that_loads_is_documented(heading: str, model: type[Section]) 
 def test_a_scenario_of_tables_has_the_defaults_everywhere_else(path: Path) -> None:
     path.write_text(TWO)
     found = load_scenario(path)
-    assert (found.name, found.title, found.world_scale) == ("mine", "Two shops", None)
-    assert [platform.name for platform in found.platforms] == ["a", "b"]
+    assert (found.name, found.title, found.world) == ("mine", "Two shops", None)
+    assert [platform.name for platform in found.platforms] == found.names == ["a", "b"]
     assert found.federation == federation_from(FederationSection())
     assert (found.backbone, found.encoder, found.faults) == (None, DEFAULT_ENCODER, ())
     assert found.privacy == PrivacySettings()
@@ -227,12 +231,48 @@ def test_a_file_that_is_missing_is_told(path: Path) -> None:
 def test_a_shipped_scenario_goes_by_its_name_and_loads(name: str) -> None:
     found = load_scenario(find_scenario(name))
     assert found.name == name
-    assert (found.world_scale is None) == bool(found.platforms)
-    assert found.federation.quorum >= min(2, len(found.platforms) or 2)
+    assert (found.world is None) == bool(found.platforms)
+    assert found.federation.quorum >= min(2, len(found.names))
 
 
-def test_the_three_scenarios_that_the_help_names_are_shipped() -> None:
-    assert {"demo", "amazon", "retail"} <= {path.stem for path in SHIPPED.glob("*.toml")}
+def test_the_scenarios_that_the_help_names_are_shipped() -> None:
+    shipped = {path.stem for path in SHIPPED.glob("*.toml")}
+    assert {"demo", "channels", "sisters", "amazon", "strangers"} <= shipped
+
+
+@pytest.mark.parametrize("name", ["channels", "sisters"])
+def test_a_scenario_of_tables_is_divided_alike_in_the_embedded_world(name: str) -> None:
+    tables = load_scenario(find_scenario(name)).platforms
+    world = load_scenario(find_scenario(f"{name}-world")).world
+    assert world is not None
+    assert [(it.name, it.weight, it.shoppers, it.items) for it in world.dealt] == [
+        (it.name, it.weight, it.events.part, it.items.part) for it in tables
+    ]
+
+
+def test_a_world_is_as_large_as_its_scale_says(path: Path) -> None:
+    path.write_text(WORLD + "scale = 0.5\n")
+    assert load_scenario(path).world == default_world(0.5)
+    path.write_text(WORLD + f"scale = 0.5\n{DEALT}")
+    found = load_scenario(path)
+    assert found.world == wide_world(10_000, (Dealt("a", (0.0, 0.5), weight=2.0),))
+    assert (found.names, found.platforms) == (["a"], ())
+
+
+@pytest.mark.parametrize(
+    ("dealt", "told"),
+    [
+        (DEALT.replace("0.5", "0.0"), " [[world.platforms]] a: shoppers: part [0.0, 0.0] is none"),
+        (DEALT + "items = [0.6, 0.2]", " [[world.platforms]] a: items: part [0.6, 0.2] is none"),
+        (DEALT * 2, ": two platforms are called 'a'"),
+        (DEALT.replace('"a"', '"../a"'), ": 'world.platforms.0.name' is \"../a\""),
+        (DEALT.replace("2.0", "0.0"), ": 'world.platforms.0.weight' is 0.0"),
+        (DEALT + "item = [0.0, 1.0]", ": unknown key 'world.platforms.0.item'"),
+        (DEALT.replace("shoppers", "#"), ": missing key 'world.platforms.0.shoppers'"),
+    ],
+)
+def test_a_world_that_cannot_be_dealt_out_is_refused(path: Path, dealt: str, told: str) -> None:
+    assert said(path, WORLD + dealt).startswith(told)
 
 
 def test_a_path_is_a_scenario_too(path: Path) -> None:

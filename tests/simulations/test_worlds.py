@@ -24,7 +24,7 @@ from simulations.worlds.embedded import (
     write,
 )
 from simulations.worlds.journeys import Habits, race
-from simulations.worlds.specs import wide_world
+from simulations.worlds.specs import Dealt, wide_world
 from simulations.worlds.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary()
@@ -258,6 +258,32 @@ def test_the_wide_worlds_catalogue_does_not_depend_on_its_shoppers() -> None:
     assert few.items.equals(more.items)
     assert len(few.items) == 3000
     assert (few.events["user"].n_unique(), more.events["user"].n_unique()) == (30, 60)
+
+
+def test_one_catalogue_is_dealt_out_to_platforms_with_nobody_on_two_of_them(
+    tmp_path: Path,
+) -> None:
+    spec = wide_world(
+        200,
+        (
+            Dealt("left", (0.0, 0.75), (0.0, 0.5), weight=3.0),
+            Dealt("right", (0.75, 1.0), (0.25, 1.0)),
+        ),
+    )
+    world = generate(spec, seed=5)
+    paths = write(world, tmp_path)
+    assert list(paths) == spec.names == ["left", "right"]
+    assert sorted(path.parent.name for path in tmp_path.glob("*/*.gz")) == ["everyone"]
+    configs = [load_platform(path) for path in paths.values()]
+    assert [(it.name, it.weight) for it in configs] == [("left", 3.0), ("right", 1.0)]
+    whole = [replace(it, items=replace(it.items, part=(0.0, 1.0))) for it in configs]
+    left, right = (set(read_platform(it).histories.shoppers) for it in whole)
+    assert left | right == set(world.platforms["everyone"].events["user"])
+    assert not left & right
+    assert 130 < len(left) < 170
+    sold = [set(read_platform(it).catalogue.items) for it in configs]
+    assert sold[0] | sold[1] == set(world.platforms["everyone"].items["item"])
+    assert 0.2 < len(sold[0] & sold[1]) / 3000 < 0.3
 
 
 def test_two_platforms_of_one_name_are_refused() -> None:
