@@ -1,6 +1,7 @@
 """From a scenario to platforms that can federate: tables, backbone, one TOML file each.
 
 OUT/data/NAME/            rows of the embedded world, as files anyone can read
+OUT/public/source/        rows of its source world, if a backbone is made from it
 OUT/backbone.safetensors  unless the scenario names one; with its model card
 OUT/platforms/NAME.toml   what that platform's own client would be given
 """
@@ -82,7 +83,7 @@ def prepare(
         progress("making the embedded world", 1, 1)
     configs = tuple(sorted(configs, key=lambda config: config.name))
     # Every table is read before anything is made of one: a bad one leaves nothing behind.
-    rows = [_read(config) for config in configs]
+    rows = [_read(config, made=scenario.world is not None) for config in configs]
     for config, read in zip(configs, rows, strict=True):
         check_use(config, read.histories)
     made = out / "backbone.safetensors"
@@ -119,12 +120,21 @@ def prepare(
     return Ready(tuple(platforms), files, backbone, met, near)
 
 
-def _read(config: PlatformConfig) -> PlatformRows:
+def _read(config: PlatformConfig, *, made: bool) -> PlatformRows:
     for table in (config.events, config.items):
         if not table.path.is_file():
             todo = "say with --data where the tables lie, or mend its path"
             raise DataError("no such file", where=table.path, todo=todo)
-    return read_platform(config)
+    try:
+        return read_platform(config)
+    except DataError as fault:
+        if not made:
+            raise
+        raise DataError(
+            f"gets too little of the embedded world: {fault.what}",
+            where=config.name,
+            todo="give it a larger part, or [world] a larger scale",
+        ) from fault
 
 
 def lists(
@@ -182,7 +192,7 @@ def source_backbone(
     path = out / "backbone.safetensors"
     world = generate(source_world(scenario.source_scale), seed=seed)
     sources: list[PlatformConfig] = [
-        replace(load_platform(file), cache=cache) for file in write(world, out / "data").values()
+        replace(load_platform(file), cache=cache) for file in write(world, out / "public").values()
     ]
     pretrain(
         sources,

@@ -34,7 +34,7 @@ log = logging.getLogger("atoll.harness")
 def with_seed(scenario: Scenario, seed: int | None) -> Scenario:
     """The scenario under another seed, which draws other shoppers into a table's part or limit.
 
-    Under its own seed it is the scenario as its file has it.
+    Of a world it makes another. Under its own seed it is the scenario as its file has it.
     """
     if seed is None:
         return scenario
@@ -151,6 +151,7 @@ def full_comparison(
         "scenario": scenario.name,
         "title": scenario.title,
         "seed": seed,
+        "world": scenario.world is not None,
         "atoll": version("atoll"),
         "versions": {name: version(name) for name in ("torch", "flwr", "transformers", "numpy")},
         "machine": f"{os.cpu_count()} cores, {machine.machine()}, {machine.system()}",

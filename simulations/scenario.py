@@ -7,7 +7,7 @@ scale = 1.0                    # 1.0 is 4,170 shoppers over five platforms, or 2
 [[world.platforms]]            # left out, or who gets which part of one catalogue of 3,000 items
 name = "kiosk"
 weight = 1.0
-shoppers = [0.9, 1.0]          # by a hash of who they are, so that parts can be told apart
+shoppers = [0.9, 1.0]          # drawn by a hash; of two platforms they may not overlap
 items = [0.0, 0.5]             # left out, all of them
 
 [[platforms]]                  # tables of your own; paths relative to --data, else to this file
@@ -41,7 +41,8 @@ epsilons = [8.0, 3.0, 1.0]     # of every platform, for the whole run, at δ = 1
 clip = 1.0
 batch = 256                    # expected Histories a step; the sampling rate is batch / shoppers
 steps = 10                     # of a round; left out, as many as pass over the rows `epochs` times
-learning_rate = 0.01           # in place of [federation]'s, as is server_learning_rate
+learning_rate = 0.01           # in place of [federation]'s
+server_learning_rate = 1.0     # the same
 update_norm = 100.0
 
 [sums]                         # of what shoppers take together, by items of the same identifier
@@ -72,7 +73,7 @@ from shared.tables.draw import checked
 from shared.tables.policy import UPDATE_NORM
 from simulations.harness import Fault, check_faults
 from simulations.scenario_file import ScenarioFile, WorldSection
-from simulations.worlds.specs import DEALT, FEWEST, Dealt, WorldSpec, default_world, wide_world
+from simulations.worlds.specs import EVERYONE, FEWEST, Dealt, WorldSpec, default_world, wide_world
 
 SHAPE_KEYS = ("width", "layers", "heads", "rank", "out_rank")
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -202,23 +203,14 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
         )
         for platform in file.platforms
     )
-    world = _world(file.world, where=path) if file.world else None
-    names = world.names if world else [platform.name for platform in platforms]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"two platforms are called {name!r}", where=path, todo="name each differently"
-            )
-    faults = tuple(Fault(**fault.model_dump()) for fault in file.faults)
-    check_faults(faults, names, path)
     if file.backbone.path is not None:
         backbone = (path.parent / file.backbone.path).resolve()
     else:
         backbone = None
-    return Scenario(
+    scenario = Scenario(
         name=path.stem,
         title=file.title,
-        world=world,
+        world=_world(file.world, where=path) if file.world else None,
         platforms=platforms,
         backbone=backbone,
         encoder=encoder_name(file.backbone.encoder, path.parent),
@@ -234,8 +226,15 @@ def load_scenario(path: Path, *, data: Path | None = None) -> Scenario:
             **{**file.privacy.model_dump(), "epsilons": tuple(file.privacy.epsilons)}
         ),
         sums=SumsSettings(**file.sums.model_dump()) if file.sums else None,
-        faults=faults,
+        faults=tuple(Fault(**fault.model_dump()) for fault in file.faults),
     )
+    for name in scenario.names:
+        if scenario.names.count(name) > 1:
+            raise ConfigError(
+                f"two platforms are called {name!r}", where=path, todo="name each differently"
+            )
+    check_faults(scenario.faults, scenario.names, path)
+    return scenario
 
 
 def _world(section: WorldSection, *, where: Path) -> WorldSpec:
@@ -250,4 +249,4 @@ def _world(section: WorldSection, *, where: Path) -> WorldSpec:
         )
         for it in section.platforms
     )
-    return wide_world(max(FEWEST * len(dealt), round(DEALT * section.scale)), dealt)
+    return wide_world(max(FEWEST, round(EVERYONE * section.scale)), dealt)

@@ -10,18 +10,15 @@ from server.config import FederationSection
 from server.pretrain import SHAPE
 from shared.config import Section
 from shared.pairs import MOST_NEAREST, NEAREST
-from shared.tables.config import PLATFORM_NAME
+from shared.tables.config import Named
 from shared.tables.draw import WHOLE, Part
 from shared.tables.policy import UPDATE_NORM
 from shared.text import DEFAULT_ENCODER
-from shared.update import MAX_WEIGHT
 
 
-class DealtSection(Section):
+class DealtSection(Named):
     """[[world.platforms]]: who gets which part of one catalogue's shoppers, and of its items."""
 
-    name: str = Field(pattern=PLATFORM_NAME, max_length=64)
-    weight: float = Field(1.0, gt=0, le=MAX_WEIGHT)
     shoppers: Part
     items: Part = WHOLE
 

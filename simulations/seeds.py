@@ -1,4 +1,4 @@
-"""One scenario under several seeds: other shoppers in each part, other orders, other noise.
+"""One scenario under several seeds: other shoppers in each part, or another world; other noise.
 
     compare, seed 0 ─┐
     compare, seed 1 ─┼─ gained, by platform and scorer → seeds.json, seeds.md, seeds.html
@@ -55,10 +55,13 @@ def run_seeds(
         there = place / "metrics.json"
         gc.collect()  # what a seed leaves is large, and held by cycles that are few
         runs.append(_read(there, seed) if resume and there.is_file() else one(seed, place))
-    kinds = {(run["scenario"], run["title"], tuple(run["scorers"])) for run in runs}
+    kinds = {
+        (run["scenario"], run["title"], tuple(run["scorers"]), tuple(run["platforms"]))
+        for run in runs
+    }
     if len(kinds) > 1:
         raise ConfigError(
-            "holds seeds of another scenario or of other scorers",
+            "holds seeds of another scenario, of other scorers or of other platforms",
             where=out,
             todo="leave --resume out, or name another --out",
         )
@@ -104,6 +107,7 @@ def over_seeds(runs: Sequence[Metrics]) -> dict[str, Any]:
     return {
         "format": 1,
         **{key: first[key] for key in ("scenario", "title", "atoll", "scorers", "machine")},
+        "world": first.get("world", False),
         "seeds": [run["seed"] for run in runs],
         "seconds": sum(run["seconds"] for run in runs),
         "shoppers": {name: [run["platforms"][name]["shoppers"] for run in runs] for name in tables},
@@ -223,12 +227,16 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _protocol(found: Metrics) -> str:
-    return (
-        f"Each of {len(found['seeds'])} seeds draws other shoppers into a platform's part, other "
-        "orders and other noise; each one's test part was read once. A gain is the ratio of two "
-        "means over seeds, its interval Student's t over them, its p Holm's over this table. "
-        "Seeds that divide one table have shoppers in common, so both are somewhat too sure."
+    drawn = (
+        "makes another world" if found["world"] else "draws other shoppers into a platform's part"
     )
+    common = "Seeds that divide one table have shoppers in common, so both are somewhat too sure."
+    told = (
+        f"Each of {len(found['seeds'])} seeds {drawn}, other "
+        "orders and other noise; each one's test part was read once. A gain is the ratio of two "
+        "means over seeds, its interval Student's t over them, its p Holm's over this table."
+    )
+    return told if found["world"] else f"{told} {common}"
 
 
 def _listed(seeds: Sequence[int]) -> str:

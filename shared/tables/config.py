@@ -72,7 +72,6 @@ from shared.training import Speed
 from shared.update import MAX_WEIGHT
 
 WithoutText = Literal["refuse", "identifier"]
-PLATFORM_NAME = r"^[A-Za-z0-9_-]+$"
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,10 @@ class PlatformConfig:
     participation: Participation = field(default_factory=Participation)
 
 
-class _Platform(Section):
-    name: str = Field(pattern=PLATFORM_NAME, max_length=64)
+class Named(Section):
+    """A platform's name, and its public weight."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)
     weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
 
 
@@ -213,7 +214,7 @@ class _Performance(Section):
 
 
 class _File(Section):
-    platform: _Platform
+    platform: Named
     events: _Events
     items: _Items
     backbone: _Backbone = _Backbone()

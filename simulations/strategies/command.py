@@ -180,5 +180,5 @@ def check_meeting(scenario: Scenario) -> None:
         raise ConfigError(
             "has one platform, which nobody can teach",
             where=scenario.name,
-            todo="add a second under [[platforms]]",
+            todo=f"add a second under [[{'world.' if scenario.world else ''}platforms]]",
         )

@@ -28,26 +28,8 @@ import polars as pl
 from shared.files import made_folder, replacing
 from simulations.worlds.catalogues import draw_items
 from simulations.worlds.journeys import Habits, Tastes, draw_lengths, draw_tastes, walk
-from simulations.worlds.specs import (
-    Dealt,
-    PlatformSpec,
-    WorldSpec,
-    check,
-    default_world,
-    source_world,
-)
+from simulations.worlds.specs import Dealt, PlatformSpec, WorldSpec, check
 from simulations.worlds.vocabulary import Vocabulary, load_vocabulary
-
-__all__ = [
-    "PlatformSpec",
-    "PlatformTables",
-    "World",
-    "WorldSpec",
-    "default_world",
-    "generate",
-    "source_world",
-    "write",
-]
 
 START = 1_704_067_200  # 2024-01-01 00:00 UTC, in seconds since 1970
 YEAR = 365 * 86_400  # seconds

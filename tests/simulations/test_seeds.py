@@ -34,6 +34,7 @@ def metrics(place: int) -> dict[str, Any]:
         "seed": place,
         "seconds": 1.5,
         "scorers": ["prior", "local", "federated"],
+        "world": False,
         "platforms": {
             "shop": {
                 "shoppers": 10 + place,
@@ -98,6 +99,25 @@ def test_each_seed_has_a_folder_and_a_resumed_one_is_not_compared_again(tmp_path
     (tmp_path / "seed-1" / "metrics.json").write_text("{")
     with pytest.raises(ConfigError, match=r"metrics.json: cannot be read; remove it"):
         run_seeds(range(3), tmp_path, one, resume=True)
+
+
+@pytest.mark.parametrize("change", [{"title": "Others"}, {"platforms": {}}, {"scorers": ["prior"]}])
+def test_seeds_of_something_else_are_not_taken_together(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "metrics.json").write_text(json.dumps(metrics(0) | change))
+    with pytest.raises(ConfigError, match="holds seeds of another scenario"):
+        run_seeds(range(2), tmp_path, lambda seed, _place: metrics(seed), resume=True)
+    assert not (tmp_path / "seeds.json").exists()
+
+
+def test_what_a_seed_changes_is_told_of_worlds_and_of_tables() -> None:
+    of_tables, of_worlds = markdown(FOUND), markdown({**FOUND, "world": True})
+    assert "3 seeds draws other shoppers into a platform's part, other orders" in of_tables
+    assert "have shoppers in common" in of_tables
+    assert "3 seeds makes another world, other orders" in of_worlds
+    assert "in common" not in of_worlds
 
 
 def test_another_seed_draws_other_shoppers_into_a_table_s_part(tmp_path: Path) -> None:

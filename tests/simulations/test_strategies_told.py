@@ -185,3 +185,8 @@ def test_a_platform_alone_is_refused(
     assert (
         line == "alone: has one platform, which nobody can teach; add a second under [[platforms]]"
     )
+    alone.write_text(
+        'title = "Alone"\n[world]\n[[world.platforms]]\nname = "all"\nshoppers = [0.0, 1.0]\n'
+    )
+    line = refused(main, "strategies", alone, "--out", tmp_path / "out", "--cache", cache)
+    assert line.endswith("add a second under [[world.platforms]]")

@@ -13,18 +13,16 @@ import pytest
 from shared.errors import ConfigError
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
-from simulations.worlds.embedded import (
+from simulations.worlds.embedded import PlatformTables, World, generate, write
+from simulations.worlds.journeys import Habits, race
+from simulations.worlds.specs import (
+    Dealt,
     PlatformSpec,
-    PlatformTables,
-    World,
     WorldSpec,
     default_world,
-    generate,
     source_world,
-    write,
+    wide_world,
 )
-from simulations.worlds.journeys import Habits, race
-from simulations.worlds.specs import Dealt, wide_world
 from simulations.worlds.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary()
@@ -289,3 +287,18 @@ def test_one_catalogue_is_dealt_out_to_platforms_with_nobody_on_two_of_them(
 def test_two_platforms_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="share a name"):
         generate(WorldSpec((TINY, TINY), people=30), seed=0)
+    with pytest.raises(ConfigError, match="share a name"):
+        generate(wide_world(30, (Dealt("a", (0.0, 0.5)), Dealt("a", (0.5, 1.0)))), seed=0)
+
+
+def test_a_shopper_is_dealt_out_once() -> None:
+    dealt = (Dealt("a", (0.0, 0.3)), Dealt("b", (0.5, 1.0)), Dealt("c", (0.25, 0.5)))
+    with pytest.raises(ConfigError, match="'a' and 'c' of the world share shoppers"):
+        generate(wide_world(30, dealt), seed=0)
+    generate(wide_world(30, dealt[:2]), seed=0)
+
+
+def test_the_tables_of_one_platform_alone_are_dealt_out() -> None:
+    spec = WorldSpec((TINY, replace(TINY, name="more")), people=30, dealt=(Dealt("a", (0.0, 1.0)),))
+    with pytest.raises(ConfigError, match="the tables of one platform can be dealt out"):
+        generate(spec, seed=0)
