@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,81 +39,6 @@ def test_platforms_are_opened_in_the_order_of_their_names(
     found = prepare(turned, tmp_path, cache=cache, seed=0)
     assert [platform.config.name for platform in found.platforms] == ["a", "b", "c"]
     assert list(found.files) == ["a", "b", "c"]
-
-
-DEALT = """\
-title = "Two shops of one catalogue"
-[world]
-scale = 0.01
-[[world.platforms]]
-name = "small"
-weight = 0.5
-shoppers = [0.8, 1.0]
-items = {items}
-[[world.platforms]]
-name = "large"
-shoppers = [0.0, {end}]
-[backbone]
-path = {backbone}
-encoder = {encoder}
-[sums]
-"""
-
-
-@pytest.fixture
-def dealt(tmp_path: Path, backbone: Path, encoder: Path) -> Callable[[str, float], Scenario]:
-    def make(items: str, end: float) -> Scenario:
-        paths = {"backbone": json.dumps(str(backbone)), "encoder": json.dumps(str(encoder))}
-        (tmp_path / "dealt.toml").write_text(DEALT.format(items=items, end=end, **paths))
-        return load_scenario(tmp_path / "dealt.toml")
-
-    return make
-
-
-def test_one_catalogue_of_the_embedded_world_is_dealt_out(
-    dealt: Callable[[str, float], Scenario], cache: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    found = prepare(dealt("[0.0, 0.7]", 0.8), out, cache=cache, seed=1)
-    large, small = found.platforms
-    assert [(it.config.name, it.config.weight) for it in (large, small)] == [
-        ("large", 1.0),
-        ("small", 0.5),
-    ]
-    assert 130 < len(large.rows.histories) < 190
-    assert not set(large.rows.histories.shoppers) & set(small.rows.histories.shoppers)
-    assert len(large.rows.catalogue) == 3000
-    assert set(small.rows.catalogue.items) < set(large.rows.catalogue.items)
-    assert load_platform(found.files["small"]) == small.config
-    assert sorted(it.name for it in (out / "data").iterdir()) == ["everyone", "large", "small"]
-    other = prepare(dealt("[0.0, 0.7]", 0.8), tmp_path / "other", cache=cache, seed=2).platforms[0]
-    assert other.config.events.part == large.config.events.part
-    assert other.rows.catalogue.items != large.rows.catalogue.items or (
-        other.rows.histories.items.tolist() != large.rows.histories.items.tolist()
-    )
-
-
-@pytest.mark.parametrize(
-    ("items", "end", "told"),
-    [
-        ("[0.0, 0.0001]", 0.8, "small: gets too little of the embedded world: no item is in its"),
-        ("[0.0, 0.05]", 0.8, "small: gets too little of the embedded world: fewer than two"),
-        ("[0.0, 1.0]", 0.001, "large: gets too little of the embedded world: fewer than two"),
-    ],
-)
-def test_a_part_that_is_too_small_is_told_by_the_platform_s_name(
-    dealt: Callable[[str, float], Scenario],
-    cache: Path,
-    tmp_path: Path,
-    items: str,
-    end: float,
-    told: str,
-) -> None:
-    with pytest.raises(AtollError) as caught:
-        prepare(dealt(items, end), tmp_path / "out", cache=cache, seed=1)
-    assert str(caught.value).startswith(told)
-    assert str(caught.value).endswith("give it a larger part, or [world] a larger scale")
-    assert not (tmp_path / "out" / "platforms").exists()
 
 
 def test_each_platform_gets_the_file_that_its_own_client_would_be_given(

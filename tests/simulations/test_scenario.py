@@ -16,7 +16,7 @@ from simulations import scenario_file as keys
 from simulations.harness import Fault
 from simulations.run import check_start
 from simulations.scenario import SHIPPED, PrivacySettings, find_scenario, load_scenario
-from simulations.worlds.specs import Dealt, default_world, wide_world
+from simulations.worlds.specs import Dealt
 
 TABLES = """
 [[platforms]]
@@ -30,7 +30,6 @@ columns = {{ item = "item", text = "text" }}
 """
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
 WORLD = 'title = "A world"\n[world]\n'
-DEALT = '[[world.platforms]]\nname = "a"\nweight = 2.0\nshoppers = [0.0, 0.5]\n'
 FAULT = '[[faults]]\nplatform = "{}"\nround = {}\nkind = "{}"\n'
 TWO = 'title = "Two shops"\n' + TABLES.format(name="a") + TABLES.format(name="b")
 
@@ -256,42 +255,6 @@ def test_the_scenarios_that_the_help_names_are_shipped() -> None:
 def test_each_whole_example_of_the_document_can_start(path: Path, text: str) -> None:
     path.write_text(text)
     check_start(load_scenario(path), path.parent / "out", engine="in-process", resume=False)
-
-
-@pytest.mark.parametrize("name", ["channels", "sisters"])
-def test_a_scenario_of_tables_is_divided_alike_in_the_embedded_world(name: str) -> None:
-    tables = load_scenario(find_scenario(name)).platforms
-    world = load_scenario(find_scenario(f"{name}-world")).world
-    assert world is not None
-    assert [(it.name, it.weight, it.shoppers, it.items) for it in world.dealt] == [
-        (it.name, it.weight, it.events.part, it.items.part) for it in tables
-    ]
-
-
-def test_a_world_is_as_large_as_its_scale_says(path: Path) -> None:
-    path.write_text(WORLD + "scale = 0.5\n")
-    assert load_scenario(path).world == default_world(0.5)
-    path.write_text(WORLD + f"scale = 0.5\n{DEALT}" + FAULT.format("a", 1, "drop"))
-    found = load_scenario(path)
-    assert found.world == wide_world(10_000, (Dealt("a", (0.0, 0.5), weight=2.0),))
-    assert (found.names, found.platforms) == (["a"], ())
-
-
-@pytest.mark.parametrize(
-    ("dealt", "told"),
-    [
-        (DEALT.replace("0.5", "0.0"), " [[world.platforms]] a: shoppers: part [0.0, 0.0] is none"),
-        (DEALT + "items = [0.6, 0.2]", " [[world.platforms]] a: items: part [0.6, 0.2] is none"),
-        (DEALT * 2, ": two platforms are called 'a'"),
-        (DEALT.replace('"a"', '"../a"'), ": 'world.platforms.0.name' is \"../a\""),
-        (DEALT.replace("2.0", "0.0"), ": 'world.platforms.0.weight' is 0.0"),
-        (DEALT + "item = [0.0, 1.0]", ": unknown key 'world.platforms.0.item'"),
-        (DEALT + FAULT.format("everyone", 1, "drop"), ": fault of 'everyone'"),
-        (DEALT.replace("shoppers", "#"), ": missing key 'world.platforms.0.shoppers'"),
-    ],
-)
-def test_a_world_that_cannot_be_dealt_out_is_refused(path: Path, dealt: str, told: str) -> None:
-    assert said(path, WORLD + dealt).startswith(told)
 
 
 def test_a_path_is_a_scenario_too(path: Path) -> None:

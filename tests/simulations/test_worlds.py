@@ -258,47 +258,8 @@ def test_the_wide_worlds_catalogue_does_not_depend_on_its_shoppers() -> None:
     assert (few.events["user"].n_unique(), more.events["user"].n_unique()) == (30, 60)
 
 
-def test_one_catalogue_is_dealt_out_to_platforms_with_nobody_on_two_of_them(
-    tmp_path: Path,
-) -> None:
-    spec = wide_world(
-        200,
-        (
-            Dealt("left", (0.0, 0.75), (0.0, 0.5), weight=3.0),
-            Dealt("right", (0.75, 1.0), (0.25, 1.0)),
-        ),
-    )
-    world = generate(spec, seed=5)
-    paths = write(world, tmp_path)
-    assert list(paths) == spec.names == ["left", "right"]
-    assert sorted(path.parent.name for path in tmp_path.glob("*/*.gz")) == ["everyone"]
-    configs = [load_platform(path) for path in paths.values()]
-    assert [(it.name, it.weight) for it in configs] == [("left", 3.0), ("right", 1.0)]
-    whole = [replace(it, items=replace(it.items, part=(0.0, 1.0))) for it in configs]
-    left, right = (set(read_platform(it).histories.shoppers) for it in whole)
-    assert left | right == set(world.platforms["everyone"].events["user"])
-    assert not left & right
-    assert 130 < len(left) < 170
-    sold = [set(read_platform(it).catalogue.items) for it in configs]
-    assert sold[0] | sold[1] == set(world.platforms["everyone"].items["item"])
-    assert 0.2 < len(sold[0] & sold[1]) / 3000 < 0.3
-
-
 def test_two_platforms_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="share a name"):
         generate(WorldSpec((TINY, TINY), people=30), seed=0)
     with pytest.raises(ConfigError, match="share a name"):
         generate(wide_world(30, (Dealt("a", (0.0, 0.5)), Dealt("a", (0.5, 1.0)))), seed=0)
-
-
-def test_a_shopper_is_dealt_out_once() -> None:
-    dealt = (Dealt("a", (0.0, 0.3)), Dealt("b", (0.5, 1.0)), Dealt("c", (0.25, 0.5)))
-    with pytest.raises(ConfigError, match="'a' and 'c' of the world share shoppers"):
-        generate(wide_world(30, dealt), seed=0)
-    generate(wide_world(30, dealt[:2]), seed=0)
-
-
-def test_the_tables_of_one_platform_alone_are_dealt_out() -> None:
-    spec = WorldSpec((TINY, replace(TINY, name="more")), people=30, dealt=(Dealt("a", (0.0, 1.0)),))
-    with pytest.raises(ConfigError, match="the tables of one platform can be dealt out"):
-        generate(spec, seed=0)
