@@ -87,10 +87,14 @@ def heard(platform: Platform, alone: Recall, sums: Adapter, *, run: str | None) 
 
 
 def chosen(platform: Platform, alone: Recall, joined: Recall) -> Recall:
-    """Of a fitted Recall and the same with what the others added, the one to rank with, fitted."""
+    """Of a fitted Recall and the same with what the others added, the one to rank with, fitted.
+
+    It is `alone` itself where own shoppers would have the others not heard at all.
+    """
     asked = platform.question("validation")
     if joined.shared is not None:
-        return replace(alone, shared=joined.shared).listening(asked)
+        listening = replace(alone, shared=joined.shared).listening(asked)
+        return listening if listening.weighing.hears else alone
     taught = joined.taught.others if joined.taught is not None else None
     found = joined.fitted(asked, others=taught)
     return found if found.held_out > alone.held_out else alone
@@ -156,10 +160,13 @@ def weighed(platform: Platform, alone: Recall, joined: Recall) -> tuple[Recall, 
     return fitted, fitted if joined is alone else chosen(platform, fitted, joined)
 
 
-def remembered(platform: Platform, sums: Path | None) -> Recall:
+def remembered(platform: Platform, sums: Path | None) -> tuple[Recall, bool]:
     """What a platform serves with: own memory, and the sums of a file, if there is one.
 
     How to weigh is found once and kept in the platform's cache (clients/settled.py).
+
+    Returns:
+        It, and whether own shoppers would have the sums heard.
 
     Raises:
         AtollError: as of `known`.
@@ -170,12 +177,12 @@ def remembered(platform: Platform, sums: Path | None) -> Recall:
     before = settled.kept(place, key) if place else None
     if before is not None:
         found = replace(joined if before.joined else alone, weighing=before.weighing)
-        return to_serve(platform, found)
+        return to_serve(platform, found), before.joined
     first, found = weighed(platform, alone, joined)
+    listens = found is not first
     if place:
-        listens = found is not first
         settled.keep(place, key, settled.Settled(found.weighing, listens))
-    return to_serve(platform, found)
+    return to_serve(platform, found), listens
 
 
 def dated(platform: Platform, found: Recall) -> Recall:

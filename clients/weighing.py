@@ -91,6 +91,11 @@ class Weighing:
         """[F] with the prior's own, which is 1, first; the order of a Field's features."""
         return np.concatenate([[1.0], self.loud.ravel(), self.met.ravel(), self.words, self.liked])
 
+    @property
+    def hears(self) -> bool:
+        """Whether it listens to the others at all."""
+        return bool(self.flat[OTHERS].any())
+
     def silent(self) -> Weighing:
         """The same, not listening to the others."""
         return self.hearing(0.0)

@@ -24,6 +24,10 @@ from shared.errors import ConfigError
 from shared.tables.config import PlatformConfig, load_platform
 from shared.tasks import next_item
 
+UNHEARD = (
+    "These sums do not serve your own shoppers better, so they were left out: atoll-client compare"
+    " --sums says more."
+)
 EXAMPLE = (
     "Example: atoll-client recommend -p runs/demo/platforms/kiosk.toml"
     " --adapter runs/demo/adapters/kiosk.safetensors --history kiosk-00168,kiosk-00282"
@@ -90,12 +94,14 @@ def recommend(
         items = [item.strip() for item in history.split(",") if item.strip()]
     else:
         items = history_of(opened, str(shopper))
-    recall = beside.remembered(opened, sums) if memory else None
+    recall, listens = beside.remembered(opened, sums) if memory else (None, False)
     slate = recommended(opened, state, items, count=count, beside=recall)
     if as_json:
         terminal.console.print_json(json.dumps([asdict(line) for line in slate.lines]))
         return
     terminal.console.print(slate_table(slate, opened.config.name))
+    if sums is not None and not listens:
+        terminal.console.print(UNHEARD, highlight=False, soft_wrap=True)
 
 
 def vouched(

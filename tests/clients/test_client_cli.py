@@ -111,7 +111,7 @@ def test_check_refuses_a_lower_bound_above_the_shoppers_in_either_form(
 def test_a_slate_as_json_is_the_slate(typed: Typed, shop: Path, opened: Platform) -> None:
     words = ("recommend", "-p", shop, "--history", "shop-03, shop-07", "--count", "4", "--json")
     history = ["shop-03", "shop-07"]
-    for form, beside in (("--memory", remembered(opened, None)), ("--no-memory", None)):
+    for form, beside in (("--memory", remembered(opened, None)[0]), ("--no-memory", None)):
         found = printed(typed, *words, form)
         expected = recommend(opened, opened.untrained, history, count=4, beside=beside)
         assert [line["item"] for line in found] == [line.item for line in expected.lines]

@@ -84,7 +84,8 @@ def test_the_key_is_of_rows_and_sums(shop: Platform, tmp_path: Path) -> None:
 def test_a_platform_weighs_once_and_serves_the_same(
     shop: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = remembered(shop, None)
+    first, listens = remembered(shop, None)
+    assert not listens
     expected = to_serve(shop, own(shop))
     np.testing.assert_array_equal(first.weighing.flat, expected.weighing.flat)
 
@@ -92,7 +93,7 @@ def test_a_platform_weighs_once_and_serves_the_same(
         raise AssertionError("weighed anew")
 
     monkeypatch.setattr(Recall, "fitted", refuse)
-    again = remembered(shop, None)
+    again, _listens = remembered(shop, None)
     np.testing.assert_array_equal(again.weighing.flat, first.weighing.flat)
     contexts = shop.question("test").contexts
     np.testing.assert_array_equal(again.scores(contexts), first.scores(contexts))
@@ -129,9 +130,10 @@ def test_beside_sums_it_serves_again_as_it_settled(
     monkeypatch.setattr("clients.beside.co_visitation.untrained", lambda _: state)
     read = SimpleNamespace(run="r", participants=["kiosk"], adapter="s")
     monkeypatch.setattr("clients.beside.manifest.read", lambda _: (read, ""))
-    first = remembered(named, sums)
+    first, listens = remembered(named, sums)
     monkeypatch.setattr(Recall, "fitted", None)
-    again = remembered(named, sums)
+    again, as_before = remembered(named, sums)
+    assert listens == as_before == (again.shared is not None or exact)
     contexts = named.question("test").contexts
     np.testing.assert_array_equal(again.scores(contexts), first.scores(contexts))
     assert (again.shared is None) == (first.shared is None) == exact

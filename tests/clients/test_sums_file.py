@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients.beside import known
+from clients.compare import OWN
 from clients.daemon import main
 from clients.platform import Platform, open_platform
+from clients.settled import place_of
 from clients.weighing import Shares, spread
 from shared import manifest
 from shared.adapter import Adapter, save_adapter
@@ -94,6 +97,32 @@ def test_a_file_of_sums_is_heard_and_ranked_with(
     for words in (("recommend", "--history", "shop-03"), ("compare", "--epochs", "0")):
         code, _out, fault = typed(main, *words, "-p", file, "--sums", sums, "--json")
         assert (code, fault) == (0, "")
+
+
+def test_sums_that_own_shoppers_would_not_hear_are_left_out_and_it_is_told(
+    typed: Callable[..., tuple[int, str, str]],
+    file: Path,
+    shop: Platform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sums = handed(taken(shop), tmp_path / "sums.safetensors")
+    words = ("recommend", "--history", "shop-03", "-p", file)
+    heard = typed(main, *words, "--sums", sums)[1]
+    assert "left out" not in heard
+    kept = place_of(shop)
+    assert kept is not None
+    kept.unlink()
+    alone = typed(main, *words)[1]
+    monkeypatch.setattr("clients.recall.listened", lambda _field, own, _elsewhere: own.silent())
+    for _again in range(2):  # found, and then as it was kept
+        found = typed(main, *words, "--sums", sums)[1]
+        assert found.startswith(alone)
+        assert found.removeprefix(alone).startswith("These sums do not serve your own shoppers")
+    code, out, fault = typed(main, "compare", *words[3:], "--sums", sums, "--epochs", "0", "--json")
+    assert (code, fault) == (0, "")
+    told = json.loads(out)
+    assert (told["best"], told["listens"]) == (OWN, False)
 
 
 def test_without_a_file_nobody_is_heard(shop: Platform) -> None:

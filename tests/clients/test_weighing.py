@@ -221,6 +221,7 @@ def test_who_is_led_astray_does_not_listen() -> None:
     astray.features[np.arange(800), astray.target, SHARED] = 0
     found = listened(astray, HAND, [HAND])
     np.testing.assert_array_equal(found.flat, HAND.silent().flat)
+    assert (HAND.hears, found.hears) == (True, False)
 
 
 @pytest.mark.parametrize(("shoppers", "errors"), [(16, 19.5), (1600, 1.95), (160000, 0.195)])
