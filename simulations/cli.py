@@ -12,7 +12,6 @@ import typer
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
-from shared.tables.scan import check_there
 from simulations import audit
 from simulations.benchmarks import commands as bench
 from simulations.federations import federate
@@ -31,7 +30,7 @@ from simulations.options import (
     Threads,
 )
 from simulations.planning.command import plan
-from simulations.prepare import prepare
+from simulations.prepare import check_there, prepare
 from simulations.report import terminal_table
 from simulations.run import check_start, full_comparison, with_seed
 from simulations.scenario import Scenario, find_scenario, load_scenario
@@ -126,8 +125,7 @@ def compare(
     }
     # Before the first of them takes its minutes.
     for platform in (it for one in chosen for it in one.platforms):
-        check_there(platform.events)
-        check_there(platform.items)
+        check_there(platform)
     for one in chosen:
         folder = folders[one.name]
         if seeds > 1:

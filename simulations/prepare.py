@@ -120,11 +120,20 @@ def prepare(
     return Ready(tuple(platforms), files, backbone, met, near)
 
 
-def _read(config: PlatformConfig, *, made: bool) -> PlatformRows:
+def check_there(config: PlatformConfig) -> None:
+    """Refuse a platform whose tables are not there.
+
+    Raises:
+        DataError: no such file.
+    """
     for table in (config.events, config.items):
         if not table.path.is_file():
             todo = "say with --data where the tables lie, or mend its path"
             raise DataError("no such file", where=table.path, todo=todo)
+
+
+def _read(config: PlatformConfig, *, made: bool) -> PlatformRows:
+    check_there(config)
     try:
         return read_platform(config)
     except DataError as fault:

@@ -32,17 +32,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 _DATA_LIKE = re.compile(r"\ufffd|\x00|(^|[,;|\t])\s*[+-]?\d[\d.:TZ +-]*\s*($|[,;|\t])")
 
 
-def check_there(table: EventTable | ItemTable) -> None:
-    """Refuse a table that is not there.
-
-    Raises:
-        DataError: no such file.
-    """
-    if not table.path.is_file():
-        todo = "mend its path where it is named"
-        raise DataError("no such file", where=table.path, todo=todo)
-
-
 def read_text(table: EventTable | ItemTable) -> tuple[pl.DataFrame, int]:
     """A table's mapped columns as text, and how many of its rows were blank.
 
@@ -55,7 +44,9 @@ def read_text(table: EventTable | ItemTable) -> tuple[pl.DataFrame, int]:
             fields, or no rows.
         ColumnError: no such column, or one of lists.
     """
-    check_there(table)
+    if not table.path.is_file():
+        todo = "mend its path where it is named"
+        raise DataError("no such file", where=table.path, todo=todo)
     try:
         frame = _scan(table)
         kinds = frame.collect_schema()

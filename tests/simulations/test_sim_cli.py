@@ -87,7 +87,7 @@ def test_a_table_that_is_missing_is_told_before_any_scenario_begins(
     gone.unlink()
     words = ["--untrained", "--out", tmp_path / "out", "--cache", cache]
     line = refused(main, "compare", whole, broken, *words)
-    assert line == f"{gone}: no such file; mend its path where it is named"
+    assert line == f"{gone}: no such file; say with --data where the tables lie, or mend its path"
     assert not (tmp_path / "out").exists()
 
 
