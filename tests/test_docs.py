@@ -239,20 +239,6 @@ def test_every_decision_is_linked_from_the_list_of_decisions() -> None:
     assert linked >= {path.name for path in folder.glob("*.md")} - {"README.md"}
 
 
-def test_the_architecture_lists_the_tree_as_it_is() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    listed = re.findall(r"^- `(\w+/[\w/]+\.py)`: ", text, re.M)
-    files = {
-        named(path)
-        for folder in ("clients", "server", "shared", "simulations")
-        for path in (ROOT / folder).rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert listed == sorted(listed)
-    assert files - set(listed) == set(), "give each a line in docs/architecture.md"
-    assert set(listed) - files == set(), "docs/architecture.md names files that are gone"
-
-
 def test_no_document_is_left_with_a_place_to_fill() -> None:
     left = {
         str(path): found
