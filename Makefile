@@ -19,7 +19,7 @@ demo: .venv ## run a federation of shops in one process; ends with runs/demo/rep
 	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim compare demo --out runs/demo
 
 test: lint types ## lint, types, then every test
-	HF_HUB_OFFLINE=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 min
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m e2e tests/e2e
