@@ -15,6 +15,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Tensors are tiny here: a second thread would only wait for the first, above all on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
+# pytest-xdist gives its processes a width, which would stay fixed whatever a test sets.
+os.environ.pop("COLUMNS", None)
 
 import json
 import re
