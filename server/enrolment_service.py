@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.enrolment import Enrolment
 from server.refusals import Refusals, host_of
+from server.restored import Guard
 from shared.audit_log import AuditLog
 from shared.channel import plain
 from shared.checkpoints import Checkpoint
@@ -41,6 +42,7 @@ from shared.enrolment import (
     unpacked,
 )
 from shared.errors import AtollError, AuditError, IdentityError
+from shared.evictions import MOST, Eviction
 from shared.signing import check, public_of, sign
 
 log = logging.getLogger("atoll.server")
@@ -48,6 +50,8 @@ log = logging.getLogger("atoll.server")
 FAILURES = 20  # joins that may fail in a minute, from one address
 ALL_FAILURES = 200  # and from all together
 MINUTE = 60.0
+BACK = "the coordinator was put back from a backup, and is not confirmed yet"
+WAIT = "wait until its operator has confirmed who takes part"
 FAILED = "the coordinator cannot answer; ask it to look into its log"
 
 Keep = Callable[[str, Checkpoint, str], None]
@@ -90,6 +94,7 @@ def handlers(
     ca_bundle: Callable[[], bytes],
     audit: AuditLog,
     clock: Callable[[], float] = time.time,
+    guard: Guard | None = None,
 ) -> grpc.GenericRpcHandler:
     """The service, for a gRPC server.
 
@@ -101,6 +106,8 @@ def handlers(
         ca_bundle: CAs that platforms must trust from now on, PEM.
         audit: is told who joined and who was refused.
         clock: seconds since 1970.
+        guard: weighs what platforms hold of this coordinator; while it finds that this one was put
+            back from a backup, nobody joins.
     """
     attempts, refusals = Attempts(clock), Refusals(clock=clock)
 
@@ -108,8 +115,18 @@ def handlers(
         content = ca_bundle()
         return {"ca": content.decode(), "ca_signature": sign(key, "ca", content)}
 
+    def evicted() -> list[dict[str, float | str]]:
+        gone = [(it.evicted, it) for it in enrolment.platforms() if it.evicted is not None]
+        newest = sorted(gone, key=lambda pair: pair[0])[-MOST:]
+        return [
+            Eviction(member.name, member.signing_key, moment).signed(key).as_dict()
+            for moment, member in newest
+        ]
+
     def join(content: bytes, peer: str) -> bytes:
         attempts.check(peer)
+        if guard is not None and guard.missing() is not None:
+            raise IdentityError(BACK, todo=WAIT)
         try:
             request = unpacked(content, JoinRequest, "join")
             reply = JoinReply(coordinator=public_of(key), server=version("atoll"), **bundle())
@@ -132,13 +149,24 @@ def handlers(
 
     def exchange(content: bytes, _peer: str) -> bytes:
         request = unpacked(content, CheckpointRequest, "checkpoint")
+        if guard is not None:
+            # Before anything is known of who asks: the signature on it is this coordinator's own,
+            # and who joined after a backup is unknown to what was restored.
+            guard.show(request.held, request.evictions)
         member = enrolment.named(request.platform)
         if member is None:
+            if enrolment.suspended(request.platform):
+                raise IdentityError(
+                    "the coordinator was put back from a backup, and this platform is suspended",
+                    todo="ask the coordinator to confirm it",
+                )
             raise IdentityError(
                 f"no platform {request.platform!r} is enrolled here, or it was evicted",
                 todo="ask the coordinator for a token and join",
             )
         check(member.signing_key, "exchange", checkpoint_body(request), request.proof)
+        if guard is not None:
+            guard.shown.add(member.name)
         now = clock()
         check_clock(request.sent, now)
         if request.checkpoint is not None:
@@ -146,7 +174,13 @@ def handlers(
             keep(member.records, told, member.signing_key)
         enrolment.seen(member.name, ca=request.ca)
         own = None if request.checkpoint is None else checkpoint().as_dict()
-        reply = CheckpointReply(checkpoint=own, now=now, server=version("atoll"), **bundle())
+        reply = CheckpointReply(
+            checkpoint=own,
+            now=now,
+            server=version("atoll"),
+            evictions=evicted(),
+            **bundle(),
+        )
         return packed(reply)
 
     def hello(_content: bytes, _peer: str) -> bytes:

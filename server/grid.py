@@ -117,6 +117,8 @@ class LinkGrid(Grid):
         """
         self.state, self.run_id, self.counter = state, run_id, counter
         self.name_of, self.called = name_of, called
+        # Raises while nobody may be asked anything.
+        self.check: Callable[[], None] = lambda: None
 
     def set_run(self, run: object) -> None:
         """There is one run."""
@@ -139,6 +141,7 @@ class LinkGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are enrolled and online."""
+        self.check()
         return sorted(n for n in self.state.get_nodes(self.run_id) if self.name_of(n) is not None)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -170,6 +173,7 @@ class LinkGrid(Grid):
         try:
             while self._hopeful(waiting, gone) and (left := until - time.monotonic()) > 0:
                 rung = self.counter.answered.wait(rung, min(left, LONGEST))
+                self.check()
                 for node, began in self.counter.taken().items():
                     self._again(node, began, waiting, left_at, left)
                 for reply in self._pull(waiting.keys() - gone.keys(), arriving):
@@ -202,6 +206,7 @@ class LinkGrid(Grid):
         return False
 
     def _push(self, message: Message) -> str:
+        self.check()
         message.metadata.ttl += SLACK
         number = message.object_id
         message.metadata.__dict__["_message_id"] = number
