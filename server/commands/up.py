@@ -10,7 +10,6 @@ numbers, and a platform that is asked the same again answers with the same bytes
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
@@ -34,6 +33,7 @@ from server.witness import server_log
 from shared import logs
 from shared.audit_log import AuditLog
 from shared.checkpoints import Checkpoints
+from shared.ending import Ending
 from shared.errors import AtollError
 from shared.health import Health, served
 from shared.locking import alone
@@ -44,6 +44,8 @@ log = logging.getLogger("atoll.server")
 
 FIRST, LONGEST = 5.0, 60.0  # seconds between two attempts of a run that cannot go on
 LOOK = 0.2  # seconds between two looks at who is there
+SHOW = 75.0  # seconds that a platform has to show its checkpoint; clients do it every minute
+GRACE = 1.0  # seconds that calls under way have when the server ends
 EXAMPLE = "Example: atoll-server up --home atoll-server"
 
 
@@ -63,13 +65,13 @@ def up(
     if settings.pairs is not None:
         load_pairs(settings.pairs)
     logs.to_stderr()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    ending = Ending()
     try:
-        with alone(home, "server"), ExitStack() as stack:
+        with ending.listening(then=_stop), alone(home, "server"), ExitStack() as stack:
             serve(settings, stack, once=once)
     except Stop:
         log.info("stopped")
+    ending.leave()
 
 
 def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
@@ -82,7 +84,7 @@ def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
     guard = guard_of(settings, audit, health)
     link = superlink_of(settings, audit, guard)
     stack.enter_context(served(settings.health, health))
-    stack.callback(link.stop)
+    stack.callback(link.stop, GRACE)
     stack.callback(lambda: health.say(ready=False, state="stopping"))
     link.start()
     audit.add("started", port=link.port)
@@ -266,15 +268,19 @@ def wait_for(count: int, link: SuperLink, health: Health, guard: Guard) -> None:
     """Return when so many platforms are online that have shown what they hold of this log.
 
     So before anything is asked, as many platforms as a run begins with could have said that this
-    coordinator was put back from a backup.
+    coordinator was put back from a backup. One that shows nothing for a while counts all the same:
+    its own disk may be full.
 
     Raises:
         AuditError: it was.
     """
     before: list[str] | None = None
+    since = dict[str, float]()
     while True:
         guard.check()
-        here = [name for name in link.online() if name in guard.shown]
+        now, online = time.monotonic(), link.online()
+        since = {name: since.get(name, now) for name in online}
+        here = [name for name in online if name in guard.shown or now - since[name] > SHOW]
         if len(here) >= count:
             return
         if here != before:
@@ -320,7 +326,5 @@ def stamp(home: Path) -> int:
         return 0
 
 
-def _stop(_number: int, _frame: object) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):  # it is ending: told twice is told once
-        signal.signal(number, signal.SIG_IGN)
+def _stop() -> None:
     raise Stop
