@@ -167,6 +167,10 @@ class Enrolment:
             if base.execute(query, (self._clock(), name)).rowcount != 1:
                 raise _unknown(name)
 
+    def member(self, name: str) -> Member | None:
+        """The platform of this name that is not evicted."""
+        return next((it for it in self.platforms() if it.name == name and it.evicted is None), None)
+
     def live(self, signing_key: str) -> str | None:
         """The name of the platform with this key, if it is not evicted."""
         query = "SELECT name FROM platforms WHERE signing_key = ? AND evicted IS NULL"

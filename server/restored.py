@@ -150,6 +150,13 @@ class Guard:
             self.audit.add("restore found", what=what, have=self.hashes.count())
             self.found(f"refused: put back from a backup: {what}")
 
+    def heard(self, name: str) -> bool:
+        """Whether a platform has shown what it holds since the start, or never showed anything."""
+        if name in self.shown:
+            return True
+        member = self.enrolment.member(name)
+        return member is not None and member.last_seen is None
+
     def evict_again(self, statements: Iterable[Eviction]) -> list[str]:
         """Evict whom these statements name, where that was forgotten; the names of those.
 

@@ -268,8 +268,8 @@ def wait_for(count: int, link: SuperLink, health: Health, guard: Guard) -> None:
     """Return when so many platforms are online that have shown what they hold of this log.
 
     So before anything is asked, as many platforms as a run begins with could have said that this
-    coordinator was put back from a backup. One that shows nothing for a while counts all the same:
-    its own disk may be full.
+    coordinator was put back from a backup. One that never showed anything counts at once, and one
+    that shows nothing for a while counts all the same: its own disk may be full.
 
     Raises:
         AuditError: it was.
@@ -280,7 +280,7 @@ def wait_for(count: int, link: SuperLink, health: Health, guard: Guard) -> None:
         guard.check()
         now, online = time.monotonic(), link.online()
         since = {name: since.get(name, now) for name in online}
-        here = [name for name in online if name in guard.shown or now - since[name] > SHOW]
+        here = [it for it in online if guard.heard(it) or now - since[it] > SHOW]
         if len(here) >= count:
             return
         if here != before:
