@@ -112,6 +112,26 @@ class Enrolment:
             base.execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, NULL)", row)
         return secret
 
+    def check_token(self, token: bytes) -> None:
+        """Whether an invite with this secret is open.
+
+        Raises:
+            IdentityError: it is unknown, used or expired.
+        """
+        query = "SELECT name, expires, used FROM invites WHERE secret = ?"
+        self._open_invite(self._found(query, _hash(token)))
+
+    def _open_invite(self, rows: list[tuple[Any, ...]]) -> str:
+        """The name in a row of `invites`. Raises: IdentityError if it is not open."""
+        if not rows:
+            raise _refused("the token is unknown, or a newer one has taken its place")
+        name, expires, used = rows[0]
+        if used is not None:
+            raise _refused("the token was used already")
+        if self._clock() >= expires:
+            raise _refused("the token has expired")
+        return str(name)
+
     def admit(self, request: JoinRequest) -> None:
         """Let a platform in, and close its invite: both, or neither.
 
@@ -124,14 +144,7 @@ class Enrolment:
         secret, now = _hash(bytes.fromhex(request.token)), self._clock()
         with self._writing() as base:
             query = "SELECT name, expires, used FROM invites WHERE secret = ?"
-            found = base.execute(query, (secret,)).fetchone()
-            if found is None:
-                raise _refused("the token is unknown, or a newer one has taken its place")
-            name, expires, used = found
-            if used is not None:
-                raise _refused("the token was used already")
-            if now >= expires:
-                raise _refused("the token has expired")
+            name = self._open_invite(base.execute(query, (secret,)).fetchall())
             if name != request.name:
                 raise IdentityError(
                     f"the token is not for a platform named {request.name!r}",

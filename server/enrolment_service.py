@@ -1,10 +1,12 @@
 """`atoll.Enrolment` on the server's port: Join, Checkpoint and Hello.
 
-    bytes ─unpacked→ message ─Enrolment, audit log→ reply ─packed→ bytes
-                        └ a fault: a gRPC status with one line, and no word of this machine
+    headers ─unpacked→ request ─Enrolment, audit log→ reply ─packed→ bytes
+                         └ a fault: a gRPC status with one line, and no word of this machine
 
 Whoever reaches the port may call: Join asks for a token, Checkpoint for an admitted platform's
-signature. Failed joins are counted, so that nobody can try tokens for long; the same one is told
+signature. A request is in the call's headers, which gRPC bounds; a message is never read, however
+large it is. Joins without a valid token are counted, and beyond a number of them in a minute the
+next is refused unread and unlogged; a valid token is accepted at any time. The same refusal is told
 once an hour, so that nobody can fill a disk.
 """
 
@@ -27,7 +29,7 @@ from server.enrolment import Enrolment
 from server.refusals import Refusals, host_of
 from server.restored import Guard
 from shared.audit_log import AuditLog
-from shared.channel import plain
+from shared.channel import REQUEST, plain
 from shared.checkpoints import Checkpoint
 from shared.enrolment import (
     CLOCK,
@@ -47,7 +49,7 @@ from shared.signing import check, public_of, sign
 
 log = logging.getLogger("atoll.server")
 
-FAILURES = 20  # joins that may fail in a minute, from one address
+FAILURES = 20  # joins that may fail in a minute from one address, and are told why
 ALL_FAILURES = 200  # and from all together
 MINUTE = 60.0
 BACK = "the coordinator was put back from a backup, and is not confirmed yet"
@@ -124,16 +126,16 @@ def handlers(
         ]
 
     def join(content: bytes, peer: str) -> bytes:
-        attempts.check(peer)
         if guard is not None and guard.missing() is not None:
             raise IdentityError(BACK, todo=WAIT)
         try:
-            request = unpacked(content, JoinRequest, "join")
+            request = asked_to_join(content)
             reply = JoinReply(coordinator=public_of(key), server=version("atoll"), **bundle())
             enrolment.admit(request)
         except IdentityError as fault:
             if _own(fault):
                 raise
+            attempts.check(peer)
             attempts.failed(peer)
             if (more := refusals.told(peer, fault.what)) is not None:
                 log.warning("a join from %s was refused: %s%s", peer, fault.what, more)
@@ -146,6 +148,11 @@ def handlers(
             raise
         log.info("%s joined", request.name)
         return packed(reply)
+
+    def asked_to_join(content: bytes) -> JoinRequest:
+        request = unpacked(content, JoinRequest, "join")
+        enrolment.check_token(bytes.fromhex(request.token))  # before any proof: it costs least
+        return request
 
     def exchange(content: bytes, _peer: str) -> bytes:
         request = unpacked(content, CheckpointRequest, "checkpoint")
@@ -190,7 +197,7 @@ def handlers(
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            name: grpc.unary_unary_rpc_method_handler(_in_one_line(method))
+            name: grpc.stream_unary_rpc_method_handler(_in_one_line(method))
             for name, method in methods.items()
         },
     )
@@ -209,11 +216,15 @@ def check_clock(sent: float, now: float) -> None:
     )
 
 
-def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[bytes, Any], bytes]:
-    """The method for gRPC: whatever goes wrong ends the call with a code and one line."""
+def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[Any, Any], bytes]:
+    """The method for gRPC: whatever goes wrong ends the call with a code and one line.
 
-    def call(content: bytes, context: Any) -> bytes:
+    For gRPC it takes a stream of messages, so that none is read before it is asked for.
+    """
+
+    def call(_messages: object, context: Any) -> bytes:
         status = grpc.StatusCode
+        content = dict(context.invocation_metadata()).get(REQUEST, b"")
         try:
             return method(content, host_of(context.peer()))
         except AtollError as fault:

@@ -4,8 +4,9 @@
     platform ─Join(token, public keys, proofs)→ coordinator's public key, CAs
     platform ─Checkpoint(of its audit log)→ the coordinator's, CAs        every minute
 
-Messages are JSON. A Token carries the CA, so that the first connection already goes to the right
-server or nowhere. Private keys stay where they are made: what is sent are proofs of having them.
+Messages are JSON; requests travel in the headers of a call. A Token carries the CA, so that the
+first connection already goes to the right server or nowhere. Private keys stay where they are made:
+what is sent are proofs of having them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from shared.token import Token
 SERVICE = "atoll.Enrolment"
 JOIN, CHECKPOINT, HELLO = (f"/{SERVICE}/{name}" for name in ("Join", "Checkpoint", "Hello"))
 NAME = r"^[A-Za-z0-9_-]{1,64}$"  # of a platform
-LARGEST = 64 * 1024  # bytes of a message; the largest holds two certificates and a checkpoint
+LARGEST = 64 * 1024  # bytes of a reply; the largest holds two certificates and a checkpoint
 CLOCK = 60.0  # seconds a platform's clock may differ from the coordinator's
 _HEX32 = r"^[0-9a-f]{64}$"
 _HEX64 = r"^[0-9a-f]{128}$"

@@ -26,7 +26,7 @@ from shared.signing import canonical, check, sign
 
 PURPOSE = "eviction"
 MOST = 64  # statements in the coordinator's reply, the newest: some 20 kB of 64 kB
-SENT = 16  # statements in a platform's request: some 5 kB
+SENT = 8  # statements in a platform's request: some 3 kB; the rest comes with the next
 KEPT = 4096  # statements in a file, the newest; some 1.3 MB
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY = re.compile(r"[0-9a-f]{64}")
