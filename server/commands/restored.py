@@ -66,9 +66,8 @@ def accept_restored(
     except (AtollError, OSError) as fault:
         hint(f"the witness was not written: {fault}")
     tell(f"accepted: {what}")
-    tell(
-        f"confirmed: {', '.join(names) or 'nobody'}; suspended: {', '.join(suspended) or 'nobody'}"
-    )
+    tell(f"confirmed: {', '.join(names) or 'nobody'}")
+    tell(f"suspended: {', '.join(suspended) or 'nobody'}")
     if suspended:
         hint("next: atoll-server confirm NAME, or atoll-server evict NAME, for each suspended one")
 

@@ -61,6 +61,8 @@ def up(
 ) -> None:
     """Serve the platforms and run the rounds, in the foreground, until told to stop."""
     settings = load_home(home)
+    if (home / "platforms.sqlite").exists():
+        guard_of(settings, AuditLog(home / "audit.jsonl"), Health())
     current(home)  # without a release no platform could be asked anything
     if settings.pairs is not None:
         load_pairs(settings.pairs)
