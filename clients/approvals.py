@@ -6,7 +6,8 @@
     FOLDER/DIGEST.fab       the bytes as they came
     FOLDER/DIGEST.json      what was decided, by whom, when
 
-A decision is read anew each time, so it holds at once. What is unpacked is verified again: a file
+A decision is read anew each time, so it holds at once: a worker ends as soon as its bundle is
+rejected, or as nobody can tell whether it is approved. What is unpacked is verified again: a file
 that changed on the disk after it was approved runs no more than one that never was. Whoever may
 write here as this user may approve, of course: it is his platform.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pwd
 import re
@@ -32,6 +34,8 @@ from shared.errors import BundleError
 from shared.files import made_folder, replacing, unwritable
 from shared.locking import locked
 from shared.printable import printable
+
+log = logging.getLogger("atoll.client")
 
 Standing = Literal["approved", "waiting", "rejected", "unknown"]
 
@@ -98,6 +102,14 @@ class Approvals:
         if found is None or not self._path(digest, "fab").exists():
             return "unknown"
         return found.standing
+
+    def permits(self, digest: str) -> bool:
+        """Whether it may run now; not where it cannot be told."""
+        try:
+            return self.standing(digest) == "approved"
+        except BundleError as fault:
+            log.error("%s", fault)
+            return False
 
     def approve(self, digest: str) -> Decision:
         """Let it run from now on; durable when this returns.
@@ -240,7 +252,7 @@ class Approvals:
             return Decision(digest, standing, float(told["time"]), str(told["by"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as fault:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
             raise BundleError(
                 f"cannot be read ({type(fault).__name__})",
                 where=path,

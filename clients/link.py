@@ -58,6 +58,7 @@ COMPONENT = "SuperNode"  # Flower's name of what this is a part of
 HEARTBEAT = 15.0  # seconds between two signs of life
 INTERVAL = 30.0  # what is promised; after two of them without one the server asks others
 CALL = 30.0  # seconds that a call may take; the server holds a question for work for 20
+LEAVING = 1.0  # seconds that a sign of life, or a good-bye, may take at the end
 LOOK = 0.2  # seconds between two looks at whether to give up a question that is held
 LARGEST = 64 * 2**20  # bytes of one message
 
@@ -210,9 +211,9 @@ def linked(
             yield Link(stub, FleetStub(signed), node)
         finally:
             ended.set()
-            pulse.join(CALL)
+            pulse.join(LEAVING)
             with suppress(grpc.RpcError):  # else it is missed after two intervals
-                stub.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id), timeout=2.0)
+                stub.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id), timeout=LEAVING)
 
 
 def _beat(stub: FleetStub, node: Node, ended: threading.Event, lost: Callable[[], None]) -> None:

@@ -12,11 +12,12 @@ platform in; a refusal leaves nothing, and the same command can be given again.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,14 @@ from shared.checkpoints import Checkpoint, Checkpoints
 from shared.config import Section, read_toml
 from shared.enrolment import CheckpointReply
 from shared.errors import ConfigError, IdentityError
+from shared.evictions import Eviction, Evictions
 from shared.files import replacing, sync, unwritable
 from shared.signing import check, private_pem, public_key, read_private, signing_key, write_private
 from shared.tables.config import load_platform
 from shared.token import Token
 from shared.trust import authorities, fingerprint, rank
+
+log = logging.getLogger("atoll.client")
 
 HEALTH = "127.0.0.1:9094"
 COORDINATOR = "coordinator"  # the name under which its checkpoints are kept
@@ -224,17 +228,42 @@ def exchange_checkpoint(
         AuditError: the coordinator's audit log went back, or an own file cannot be written.
     """
     own = audit.checkpoint(member.signing_key()).as_dict()
-    reply = ask(member, own, now=clock())
+    checkpoints, evictions = Checkpoints(member.home / "checkpoints"), evictions_of(member)
+    held = checkpoints.last(COORDINATOR)
+    reply = ask(member, own, now=clock(), held=held)
+    listed = [Eviction.from_dict(fields) for fields in reply.evictions]
+    if lacking := evictions.lacking(listed):  # it was put back from a backup
+        log.warning("the coordinator has forgotten %d evictions and is told", len(lacking))
+        reply = ask(member, own, now=clock(), held=held, evictions=lacking)
+    evictions.keep(listed, member.coordinator)
     told = Checkpoint.from_dict(reply.checkpoint or {})
     renewed = renew(member, reply)
-    Checkpoints(member.home / "checkpoints").keep(COORDINATOR, told, member.coordinator)
+    checkpoints.keep(COORDINATOR, told, member.coordinator)
     return renewed
 
 
+def evictions_of(member: Membership) -> Evictions:
+    """The evictions that this platform keeps for the coordinator."""
+    return Evictions(member.home / "evictions.json")
+
+
 def ask(
-    member: Membership, checkpoint: dict[str, int | float | str] | None, *, now: float
+    member: Membership,
+    checkpoint: dict[str, int | float | str] | None,
+    *,
+    now: float,
+    held: Checkpoint | None = None,
+    evictions: Sequence[Eviction] = (),
 ) -> CheckpointReply:
-    """The coordinator's reply; without a checkpoint it is only shown a sign of life."""
+    """The coordinator's reply.
+
+    Args:
+        member: who asks.
+        checkpoint: of its own audit log; without one it only shows a sign of life.
+        now: on its clock.
+        held: the newest checkpoint of the coordinator's log that is kept here.
+        evictions: statements that the coordinator lacks.
+    """
     roots = member.roots()
     return enrolment.exchange(
         member.server,
@@ -244,6 +273,8 @@ def ask(
         roots=roots,
         ca=fingerprint(roots),
         now=now,
+        held=None if held is None else held.as_dict(),
+        evictions=evictions,
     )
 
 

@@ -14,8 +14,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -53,6 +54,7 @@ class SuperNode:
         health: what the daemon says of itself.
         stop: set to end.
         renew: set to connect anew, with other certificates.
+        begun: set when a connection has begun.
     """
 
     connect: Callable[[], AbstractContextManager[Link]]
@@ -63,6 +65,7 @@ class SuperNode:
     health: Health
     stop: threading.Event = field(default_factory=threading.Event)
     renew: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Event = field(default_factory=threading.Event)
     _worker: Worker | None = None
     _bundles: dict[int, str] = field(default_factory=dict)
 
@@ -85,7 +88,7 @@ class SuperNode:
                 break
         self.health.say(ready=False, state="stopping")
         if self._worker is not None:
-            self._worker.stop(grace=1.0)
+            self._worker.stop(grace=0.2)
 
     def _connected(self) -> None:
         with self.connect() as link:
@@ -93,6 +96,7 @@ class SuperNode:
             self.health.say(ready=True, state="connected")
             log.info("connected")
             self.audit.add("connected")
+            self.begun.set()
             while not (self.stop.is_set() or self.renew.is_set()):
                 message = link.receive(over=self.stop.is_set)
                 if message is None:
@@ -114,6 +118,9 @@ class SuperNode:
         self.audit.add("asked", **asked)
         self.health.say(state=f"answering {metadata.message_type}")
         reply = self._reply(digest, message)
+        if not (reply.has_error() or self.approvals.permits(digest)):
+            log.warning("bundle %s may not run any more; its answer stays here", digest[:12])
+            reply = refusal(wire.Refusal.UNAPPROVED, message)
         if reply.has_error():
             told: dict[str, str | int] = {"refused": int(reply.error.code)}
         else:
@@ -124,7 +131,10 @@ class SuperNode:
         # Before it leaves: a reply that is in the log and never left is the lesser evil.
         self.audit.add("answered", **asked, **told)
         link.send(reply)
-        self.health.say(state="connected", answered=metadata.message_type)
+        state = "connected"
+        if reply.has_error():
+            state = f"connected; refused {metadata.message_type}: {words(reply.error.code)}"
+        self.health.say(ready=True, state=state, answered=metadata.message_type)
         log.info(
             "answered %s",
             metadata.message_type,
@@ -136,8 +146,10 @@ class SuperNode:
         if run not in self._bundles:
             self._bundles = {run: link.run(run).fab_hash}
         digest = self._bundles[run]
-        if self.approvals.standing(digest) == "unknown":
+        if not self.approvals.permits(digest):
             try:
+                if self.approvals.standing(digest) != "unknown":
+                    return digest
                 self.approvals.offered(link.bundle(digest, run), claimed=digest)
                 self.audit.add("bundle arrived", bundle=digest)
                 log.warning("bundle %s waits: atoll-client approvals show %s", digest, digest[:12])
@@ -147,24 +159,41 @@ class SuperNode:
 
     def _reply(self, digest: str, message: Message) -> Message:
         """The approved code's answer, or a refusal by number."""
-        if self.approvals.standing(digest) != "approved":
+        if not self.approvals.permits(digest):
             return refusal(wire.Refusal.UNAPPROVED, message)
         try:
             if self._worker is None or self._worker.digest != digest or not self._worker.alive:
                 if self._worker is not None:
                     self._worker.stop()
                     self._worker = None
-                self._worker = Worker(self.approvals, digest, scratch=self.scratch)
+                self._worker = Worker(
+                    self.approvals,
+                    digest,
+                    scratch=self.scratch,
+                    revoked=partial(self._ended, digest),
+                )
                 log.info("running bundle %s", digest[:12])
                 self.audit.add("running", bundle=digest)
             reply = self._worker.answer(message, self.config, stop=self.stop)
         except AtollError as fault:
             log.error("%s", fault)
-            return refusal(wire.Refusal.FAILED, message)
+            may = self.approvals.permits(digest)
+            return refusal(wire.Refusal.FAILED if may else wire.Refusal.UNAPPROVED, message)
         if reply.metadata.reply_to_message_id != message.metadata.message_id:
             log.error("the bundle answered another request than it was asked")
             return refusal(wire.Refusal.FAILED, message)
         return reply
+
+    def _ended(self, digest: str) -> None:
+        """Tell that a worker was killed, because nobody lets its bundle run any more."""
+        log.warning("bundle %s may not run any more; its worker was ended", digest[:12])
+        with suppress(AtollError):  # it has ended whether this disk is full or not
+            self.audit.add("worker ended", bundle=digest, why="not approved any more")
+
+
+def words(code: int) -> str:
+    """What a refusal's number means."""
+    return wire.refused(code).what
 
 
 def refusal(code: wire.Refusal, message: Message) -> Message:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,8 +32,8 @@ from shared.errors import BundleError
 from shared.files import made_folder
 
 START = 120.0  # seconds until a worker has imported everything; a cold disk is slow
-STOP = 20.0  # seconds that a request under way has to end when the daemon stops
-LOOK = 0.25  # seconds between two looks at whether to stop
+STOP = 0.5  # seconds that a request under way has to end when the daemon stops
+LOOK = 0.25  # seconds between two looks at whether to stop, and whether the bundle may still run
 # A worker gets nothing of the daemon's environment but what finds devices, threads and locales.
 PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 PREFIXES = ("OMP_", "MKL_", "CUDA_", "NVIDIA_", "HF_", "LC_", "TORCH_")
@@ -46,8 +48,22 @@ class Stopped(Exception):  # noqa: N818 (no fault: the daemon was told to stop)
 class Worker:
     """One process that runs one bundle."""
 
-    def __init__(self, approvals: Approvals, digest: str, *, scratch: Path) -> None:
+    def __init__(
+        self,
+        approvals: Approvals,
+        digest: str,
+        *,
+        scratch: Path,
+        revoked: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start it.
+
+        Args:
+            approvals: which bundles may run; looked at as long as the process lives.
+            digest: of the bundle.
+            scratch: folder where the bundle is unpacked.
+            revoked: called, from another thread, once the process was killed because the bundle
+                may not run any more.
 
         Raises:
             BundleError: the bundle is not approved, is damaged, or does not start.
@@ -66,13 +82,31 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment(),
+                start_new_session=True,  # so that what it started is ended with it
             )
+        self._over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(approvals, revoked), daemon=True)
+        watch.start()
         self._channel = Connection(ours.detach())
         if not self._channel.poll(START) or not self._started():
             self.stop(grace=0.0)
             raise BundleError(
                 "does not start", where=digest[:12], todo="look at the lines above; reject it"
             )
+
+    def _watch(self, approvals: Approvals, revoked: Callable[[], None]) -> None:
+        """Kill the process as soon as its bundle may not run: as it starts, works or waits."""
+        while not self._over.wait(LOOK) and self.alive:
+            if not approvals.permits(self.digest):
+                self._kill()
+                revoked()
+                return
+
+    def _kill(self) -> None:
+        """Kill it and what it started; once it was waited for, its number is another's."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _started(self) -> bool:
         try:
@@ -124,11 +158,11 @@ class Worker:
     def stop(self, grace: float = 5.0) -> None:
         """End the process and remove its copy of the code."""
         self._channel.close()
-        try:
+        self._over.set()
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._kill()
+        self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

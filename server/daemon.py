@@ -13,7 +13,7 @@ import typer
 
 from server import pairs as listing
 from server import pretrain as pretraining
-from server.commands import audit, doctor, enrolment, models
+from server.commands import audit, doctor, enrolment, models, restored
 from server.commands import release as releasing
 from server.commands import up as serving
 from server.registry import Registry
@@ -42,6 +42,10 @@ def _server() -> None:
 
 for name, example in enrolment.EXAMPLES.items():
     cli.command(name, epilog=example)(getattr(enrolment, name))
+cli.command("accept-restored", epilog=restored.EXAMPLES["accept_restored"])(
+    restored.accept_restored
+)
+cli.command(epilog=restored.EXAMPLES["confirm"])(restored.confirm)
 cli.command(epilog=releasing.EXAMPLE)(releasing.release)
 cli.command(epilog=serving.EXAMPLE)(serving.up)
 cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)

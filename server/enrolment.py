@@ -1,7 +1,7 @@
 """Who may take part: open invites and admitted platforms, in SQLite, for several processes at once.
 
     invite ─secret→ platform ─JoinRequest→ admit ─→ admitted at every call ─→ evict
-                                                                               └ at once, for ever
+                                    restored ─→ suspended ─confirm↗            └ at once, for ever
 
 Of a secret only its SHA-256 is kept. An evicted platform's keys never come back; its name may be
 invited again, with new keys. Each thread has a connection of its own, so that a look is quick.
@@ -16,9 +16,9 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ CREATE TABLE IF NOT EXISTS platforms (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, node_key BLOB NOT NULL UNIQUE,
     signing_key TEXT NOT NULL UNIQUE, joined REAL NOT NULL, evicted REAL, seen REAL, ca TEXT);
 CREATE UNIQUE INDEX IF NOT EXISTS live ON platforms (name) WHERE evicted IS NULL;
+CREATE TABLE IF NOT EXISTS restores (accepted REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS suspended (platform INTEGER PRIMARY KEY);
 """
+_CONFIRMED = "id NOT IN (SELECT platform FROM suspended)"
 _ENROLLED = (
     "SELECT name, node_key, signing_key, (SELECT count(*) FROM platforms AS other"
     " WHERE other.name = platforms.name AND other.id < platforms.id)"
@@ -73,6 +76,7 @@ class Member:
     evicted: float | None
     last_seen: float | None
     ca_seen: str | None  # fingerprint of the CAs that it trusts
+    suspended: bool = False  # admitted in a backup, and not confirmed since
 
 
 class Enrolment:
@@ -108,6 +112,26 @@ class Enrolment:
             base.execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, NULL)", row)
         return secret
 
+    def check_token(self, token: bytes) -> None:
+        """Whether an invite with this secret is open.
+
+        Raises:
+            IdentityError: it is unknown, used or expired.
+        """
+        query = "SELECT name, expires, used FROM invites WHERE secret = ?"
+        self._open_invite(self._found(query, _hash(token)))
+
+    def _open_invite(self, rows: list[tuple[Any, ...]]) -> str:
+        """The name in a row of `invites`. Raises: IdentityError if it is not open."""
+        if not rows:
+            raise _refused("the token is unknown, or a newer one has taken its place")
+        name, expires, used = rows[0]
+        if used is not None:
+            raise _refused("the token was used already")
+        if self._clock() >= expires:
+            raise _refused("the token has expired")
+        return str(name)
+
     def admit(self, request: JoinRequest) -> None:
         """Let a platform in, and close its invite: both, or neither.
 
@@ -120,14 +144,7 @@ class Enrolment:
         secret, now = _hash(bytes.fromhex(request.token)), self._clock()
         with self._writing() as base:
             query = "SELECT name, expires, used FROM invites WHERE secret = ?"
-            found = base.execute(query, (secret,)).fetchone()
-            if found is None:
-                raise _refused("the token is unknown, or a newer one has taken its place")
-            name, expires, used = found
-            if used is not None:
-                raise _refused("the token was used already")
-            if now >= expires:
-                raise _refused("the token has expired")
+            name = self._open_invite(base.execute(query, (secret,)).fetchall())
             if name != request.name:
                 raise IdentityError(
                     f"the token is not for a platform named {request.name!r}",
@@ -148,8 +165,9 @@ class Enrolment:
 
     def platforms(self) -> list[Member]:
         """All that are or were admitted, in the order of their joining."""
-        columns = "name, node_key, signing_key, joined, evicted, seen, ca"
-        return [Member(*it) for it in self._found(f"SELECT {columns} FROM platforms ORDER BY id")]
+        columns = f"name, node_key, signing_key, joined, evicted, seen, ca, NOT {_CONFIRMED}"
+        rows = self._found(f"SELECT {columns} FROM platforms ORDER BY id")
+        return [replace(Member(*row[:7]), suspended=bool(row[7])) for row in rows]
 
     def evict(self, name: str) -> None:
         """Shut a platform out; it holds from the next call on, in every process.
@@ -160,9 +178,67 @@ class Enrolment:
         with self._writing() as base:
             query = "UPDATE platforms SET evicted = ? WHERE name = ? AND evicted IS NULL"
             if base.execute(query, (self._clock(), name)).rowcount != 1:
+                raise _unknown(name)
+
+    def member(self, name: str) -> Member | None:
+        """The platform of this name that is not evicted."""
+        return next((it for it in self.platforms() if it.name == name and it.evicted is None), None)
+
+    def live(self, signing_key: str) -> str | None:
+        """The name of the platform with this key, if it is not evicted."""
+        query = "SELECT name FROM platforms WHERE signing_key = ? AND evicted IS NULL"
+        rows = self._found(query, signing_key)
+        return str(rows[0][0]) if rows else None
+
+    def accept_restored(self, confirmed: Sequence[str], *, after: float = 0.0) -> list[str]:
+        """Take this store for the right one; whoever is not confirmed by name is suspended.
+
+        Args:
+            confirmed: platforms that are to go on.
+            after: the moment of acceptance is not before this one, seconds since 1970.
+
+        Returns:
+            The names of those that are suspended.
+
+        Raises:
+            IdentityError: one of those named is not admitted; nothing is changed then.
+        """
+        with self._writing() as base:
+            query = "SELECT id, name FROM platforms WHERE evicted IS NULL ORDER BY id"
+            live = base.execute(query).fetchall()
+            for name in confirmed:
+                if name not in (known for _, known in live):
+                    raise _unknown(name)
+            left = [(number, name) for number, name in live if name not in confirmed]
+            base.execute("DELETE FROM suspended")
+            base.executemany("INSERT INTO suspended VALUES (?)", [(number,) for number, _ in left])
+            base.execute("INSERT INTO restores VALUES (?)", (max(after, self._clock()),))
+        return [name for _, name in left]
+
+    def accepted(self) -> float:
+        """When a restored store was accepted last, seconds since 1970; 0 if never."""
+        return float(self._found("SELECT coalesce(max(accepted), 0.0) FROM restores")[0][0])
+
+    def confirm(self, name: str) -> None:
+        """Let a suspended platform take part again.
+
+        Raises:
+            IdentityError: none of this name is suspended.
+        """
+        with self._writing() as base:
+            query = (
+                "DELETE FROM suspended WHERE platform IN"
+                " (SELECT id FROM platforms WHERE name = ? AND evicted IS NULL)"
+            )
+            if base.execute(query, (name,)).rowcount != 1:
                 raise IdentityError(
-                    f"no platform {name!r} is admitted", todo="see who is: platforms"
+                    f"no platform {name!r} is suspended", todo="see who is: platforms"
                 )
+
+    def suspended(self, name: str) -> bool:
+        """Whether the platform of this name waits to be confirmed."""
+        query = f"SELECT 1 FROM platforms WHERE name = ? AND evicted IS NULL AND NOT {_CONFIRMED}"
+        return bool(self._found(query, name))
 
     def admitted(self, node_key: bytes) -> Enrolled | None:
         """The platform with this node key, as of this moment; some ten microseconds."""
@@ -170,9 +246,11 @@ class Enrolment:
 
     def whose(self, node_key: bytes) -> str | None:
         """What a log calls the platform that this node key is or was of; None if nobody's."""
-        query = "SELECT name, evicted FROM platforms WHERE node_key = ?"
-        for name, evicted in self._found(query, node_key):
-            return str(name) if evicted is None else f"evicted {name}"
+        query = f"SELECT name, evicted, {_CONFIRMED} FROM platforms WHERE node_key = ?"
+        for name, evicted, confirmed in self._found(query, node_key):
+            if evicted is not None:
+                return f"evicted {name}"
+            return str(name) if confirmed else f"suspended {name}"
         return None
 
     def named(self, name: str) -> Enrolled | None:
@@ -186,7 +264,7 @@ class Enrolment:
             base.execute(query, (self._clock(), ca, name))
 
     def _enrolled(self, condition: str, value: str | bytes) -> Enrolled | None:
-        rows = self._found(_ENROLLED + condition, value)
+        rows = self._found(f"{_ENROLLED} {_CONFIRMED} AND {condition}", value)
         if not rows:
             return None
         name, node_key, signing_key, before = rows[0]
@@ -244,6 +322,10 @@ class Enrolment:
 
 def _hash(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
+
+
+def _unknown(name: str) -> IdentityError:
+    return IdentityError(f"no platform {name!r} is admitted", todo="see who is: platforms")
 
 
 def _refused(what: str) -> IdentityError:

@@ -1,10 +1,12 @@
 """`atoll.Enrolment` on the server's port: Join, Checkpoint and Hello.
 
-    bytes ─unpacked→ message ─Enrolment, audit log→ reply ─packed→ bytes
-                        └ a fault: a gRPC status with one line, and no word of this machine
+    headers ─unpacked→ request ─Enrolment, audit log→ reply ─packed→ bytes
+                         └ a fault: a gRPC status with one line, and no word of this machine
 
 Whoever reaches the port may call: Join asks for a token, Checkpoint for an admitted platform's
-signature. Failed joins are counted, so that nobody can try tokens for long; the same one is told
+signature. A request is in the call's headers, which gRPC bounds; a message is never read, however
+large it is. Joins without a valid token are counted, and beyond a number of them in a minute the
+next is refused unread and unlogged; a valid token is accepted at any time. The same refusal is told
 once an hour, so that nobody can fill a disk.
 """
 
@@ -25,8 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.enrolment import Enrolment
 from server.refusals import Refusals, host_of
+from server.restored import Guard
 from shared.audit_log import AuditLog
-from shared.channel import plain
+from shared.channel import REQUEST, plain
 from shared.checkpoints import Checkpoint
 from shared.enrolment import (
     CLOCK,
@@ -41,13 +44,16 @@ from shared.enrolment import (
     unpacked,
 )
 from shared.errors import AtollError, AuditError, IdentityError
+from shared.evictions import MOST, Eviction
 from shared.signing import check, public_of, sign
 
 log = logging.getLogger("atoll.server")
 
-FAILURES = 20  # joins that may fail in a minute, from one address
+FAILURES = 20  # joins that may fail in a minute from one address, and are told why
 ALL_FAILURES = 200  # and from all together
 MINUTE = 60.0
+BACK = "the coordinator was put back from a backup, and is not confirmed yet"
+WAIT = "wait until its operator has confirmed who takes part"
 FAILED = "the coordinator cannot answer; ask it to look into its log"
 
 Keep = Callable[[str, Checkpoint, str], None]
@@ -90,6 +96,7 @@ def handlers(
     ca_bundle: Callable[[], bytes],
     audit: AuditLog,
     clock: Callable[[], float] = time.time,
+    guard: Guard | None = None,
 ) -> grpc.GenericRpcHandler:
     """The service, for a gRPC server.
 
@@ -101,6 +108,8 @@ def handlers(
         ca_bundle: CAs that platforms must trust from now on, PEM.
         audit: is told who joined and who was refused.
         clock: seconds since 1970.
+        guard: weighs what platforms hold of this coordinator; while it finds that this one was put
+            back from a backup, nobody joins.
     """
     attempts, refusals = Attempts(clock), Refusals(clock=clock)
 
@@ -108,15 +117,25 @@ def handlers(
         content = ca_bundle()
         return {"ca": content.decode(), "ca_signature": sign(key, "ca", content)}
 
+    def evicted() -> list[dict[str, float | str]]:
+        gone = [(it.evicted, it) for it in enrolment.platforms() if it.evicted is not None]
+        newest = sorted(gone, key=lambda pair: pair[0])[-MOST:]
+        return [
+            Eviction(member.name, member.signing_key, moment).signed(key).as_dict()
+            for moment, member in newest
+        ]
+
     def join(content: bytes, peer: str) -> bytes:
-        attempts.check(peer)
+        if guard is not None and guard.missing() is not None:
+            raise IdentityError(BACK, todo=WAIT)
         try:
-            request = unpacked(content, JoinRequest, "join")
+            request = asked_to_join(content)
             reply = JoinReply(coordinator=public_of(key), server=version("atoll"), **bundle())
             enrolment.admit(request)
         except IdentityError as fault:
             if _own(fault):
                 raise
+            attempts.check(peer)
             attempts.failed(peer)
             if (more := refusals.told(peer, fault.what)) is not None:
                 log.warning("a join from %s was refused: %s%s", peer, fault.what, more)
@@ -130,15 +149,31 @@ def handlers(
         log.info("%s joined", request.name)
         return packed(reply)
 
+    def asked_to_join(content: bytes) -> JoinRequest:
+        request = unpacked(content, JoinRequest, "join")
+        enrolment.check_token(bytes.fromhex(request.token))  # before any proof: it costs least
+        return request
+
     def exchange(content: bytes, _peer: str) -> bytes:
         request = unpacked(content, CheckpointRequest, "checkpoint")
+        if guard is not None:
+            # Before anything is known of who asks: the signature on it is this coordinator's own,
+            # and who joined after a backup is unknown to what was restored.
+            guard.show(request.held, request.evictions)
         member = enrolment.named(request.platform)
         if member is None:
+            if enrolment.suspended(request.platform):
+                raise IdentityError(
+                    "the coordinator was put back from a backup, and this platform is suspended",
+                    todo="ask the coordinator to confirm it",
+                )
             raise IdentityError(
                 f"no platform {request.platform!r} is enrolled here, or it was evicted",
                 todo="ask the coordinator for a token and join",
             )
         check(member.signing_key, "exchange", checkpoint_body(request), request.proof)
+        if guard is not None:
+            guard.shown.add(member.name)
         now = clock()
         check_clock(request.sent, now)
         if request.checkpoint is not None:
@@ -146,7 +181,13 @@ def handlers(
             keep(member.records, told, member.signing_key)
         enrolment.seen(member.name, ca=request.ca)
         own = None if request.checkpoint is None else checkpoint().as_dict()
-        reply = CheckpointReply(checkpoint=own, now=now, server=version("atoll"), **bundle())
+        reply = CheckpointReply(
+            checkpoint=own,
+            now=now,
+            server=version("atoll"),
+            evictions=evicted(),
+            **bundle(),
+        )
         return packed(reply)
 
     def hello(_content: bytes, _peer: str) -> bytes:
@@ -156,7 +197,7 @@ def handlers(
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            name: grpc.unary_unary_rpc_method_handler(_in_one_line(method))
+            name: grpc.stream_unary_rpc_method_handler(_in_one_line(method))
             for name, method in methods.items()
         },
     )
@@ -175,11 +216,15 @@ def check_clock(sent: float, now: float) -> None:
     )
 
 
-def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[bytes, Any], bytes]:
-    """The method for gRPC: whatever goes wrong ends the call with a code and one line."""
+def _in_one_line(method: Callable[[bytes, str], bytes]) -> Callable[[Any, Any], bytes]:
+    """The method for gRPC: whatever goes wrong ends the call with a code and one line.
 
-    def call(content: bytes, context: Any) -> bytes:
+    For gRPC it takes a stream of messages, so that none is read before it is asked for.
+    """
+
+    def call(_messages: object, context: Any) -> bytes:
         status = grpc.StatusCode
+        content = dict(context.invocation_metadata()).get(REQUEST, b"")
         try:
             return method(content, host_of(context.peer()))
         except AtollError as fault:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.server.superlink.linkstate import LinkState
@@ -26,19 +26,19 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.object_store import NoObjectInStoreError
 
-from shared import wire
+from server.replies import SAME_VERSION, Replies
+from shared import records, wire
 from shared.errors import ReplyError
 
 log = logging.getLogger("atoll.server")
 
 SLACK = 60.0  # seconds a request outlives its deadline: Flower answers for expired ones
 RETURN = 30.0  # seconds that a platform which went has to come back and be asked again
+HEADER = ("run_id", "src_node_id", "dst_node_id", "reply_to_message_id", "message_type")
 LONGEST = 1.0  # seconds between two looks: nodes also fall silent, and nobody rings for that
 
 
@@ -48,6 +48,11 @@ class Bell:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._count = 0
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have this called whenever it rings; it must not wait."""
+        self._listeners.append(listener)
 
     def count(self) -> int:
         """How often it rang so far."""
@@ -59,6 +64,8 @@ class Bell:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
 
     def wait(self, after: int, seconds: float) -> int:
         """Wait until it rang more often than `after`, or for that long; how often it rang."""
@@ -73,15 +80,16 @@ class Counter:
     Attributes:
         asked: rings when requests were left for nodes.
         answered: rings when something of a reply came, or a node began anew.
-        objects: held while a Message's objects are registered, stored or dropped. Flower's store
-            counts references in several steps, and platforms may send what is equal to the last
-            byte.
+        objects: held while a request's objects are registered, stored or dropped: Flower's store
+            counts references in several steps, and all platforms are sent the same tensors.
+        replies: what came of replies so far.
         returned: nodes that began anew, each with when, until the Grid has taken them.
     """
 
     def __init__(self) -> None:
         self.asked, self.answered = Bell(), Bell()
         self.objects = threading.Lock()
+        self.replies = Replies()
         self.returned: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
 
     def taken(self) -> dict[int, float]:
@@ -117,6 +125,8 @@ class LinkGrid(Grid):
         """
         self.state, self.run_id, self.counter = state, run_id, counter
         self.name_of, self.called = name_of, called
+        # Raises while nobody may be asked anything.
+        self.check: Callable[[], None] = lambda: None
 
     def set_run(self, run: object) -> None:
         """There is one run."""
@@ -139,6 +149,7 @@ class LinkGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are enrolled and online."""
+        self.check()
         return sorted(n for n in self.state.get_nodes(self.run_id) if self.name_of(n) is not None)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -149,7 +160,7 @@ class LinkGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies to these that are there as a whole."""
-        return list(self._pull(set(message_ids), {}))
+        return [reply for _number, reply in self._pull(set(message_ids), {}) if reply is not None]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -170,13 +181,17 @@ class LinkGrid(Grid):
         try:
             while self._hopeful(waiting, gone) and (left := until - time.monotonic()) > 0:
                 rung = self.counter.answered.wait(rung, min(left, LONGEST))
+                self.check()
                 for node, began in self.counter.taken().items():
                     self._again(node, began, waiting, left_at, left)
-                for reply in self._pull(waiting.keys() - gone.keys(), arriving):
-                    number = reply.metadata.reply_to_message_id
-                    if flowers_own(reply):
+                for number, reply in self._pull(waiting.keys() - gone.keys(), arriving):
+                    if reply is not None and flowers_own(reply):
                         gone.setdefault(number, time.monotonic())
-                    elif waiting.pop(number, None) is not None and self._own_name(reply):
+                    elif (message := waiting.pop(number, None)) is None:
+                        continue
+                    elif reply is None or not self._of_its_kind(reply, message):
+                        yield failed(message)
+                    elif self._own_name(reply):
                         yield reply
                 yield None  # type: ignore[misc]
         finally:
@@ -191,6 +206,16 @@ class LinkGrid(Grid):
             for number, message in waiting.items()
         )
 
+    def _of_its_kind(self, reply: Message, message: Message) -> bool:
+        """Whether a reply is of the kind of its request."""
+        if reply.metadata.message_type == message.metadata.message_type:
+            return True
+        self._warn(message.metadata.dst_node_id, "answered with another kind of message")
+        return False
+
+    def _warn(self, node: int, what: str) -> None:
+        log.warning("%s: %s; %s", self.called(node) or f"node {node}", what, SAME_VERSION)
+
     def _own_name(self, reply: Message) -> bool:
         if reply.has_error() or reply.metadata.message_type != wire.HELLO:
             return True
@@ -202,15 +227,19 @@ class LinkGrid(Grid):
         return False
 
     def _push(self, message: Message) -> str:
+        self.check()
         message.metadata.ttl += SLACK
         number = message.object_id
         message.metadata.__dict__["_message_id"] = number
         session = self.state.start_session(self.run_id)
+        size = records.size(message.content) if message.has_content() else 0
         with no_object_id_recompute(), self.counter.objects:
+            self.counter.replies.asked(number, message.metadata.dst_node_id, size)
             stored, missing = self.state.store_message_and_object_tree(
                 remove_content_from_message(message), get_object_tree(message), session
             )
             if not stored:  # the node is gone
+                self.counter.replies.forget({number})
                 return ""
             objects = get_all_nested_objects(message)
             for name in missing:
@@ -247,40 +276,74 @@ class LinkGrid(Grid):
                 waiting[sent], left_at[sent] = fresh, asked_at
                 self.counter.asked.ring()
 
-    def _pull(self, numbers: set[str], arriving: dict[str, Message]) -> Iterator[Message]:
-        """Replies that are whole; those whose tensors are still on their way stay in `arriving`."""
-        store = self.state.object_store
-        for header in self.state.get_message_res(message_ids=numbers, run_id=self.run_id):
-            arriving[header.metadata.message_id] = header
-        for name, header in list(arriving.items()):
-            contents = self._contents(name)
-            if contents is None:
-                continue
-            del arriving[name]
-            with self.counter.objects:
-                store.delete(name)
-            self._forget({header.metadata.reply_to_message_id})
-            reply = inflate_object_from_contents(name, contents)
-            if isinstance(reply, Message):
-                reply.metadata.__dict__["_message_id"] = name
-                yield reply
+    def _pull(
+        self, numbers: set[str], arriving: dict[str, Message]
+    ) -> Iterator[tuple[str, Message | None]]:
+        """Replies that are whole, each with the number of its request; None if it is spoilt.
 
-    def _contents(self, name: str) -> dict[str, bytes] | None:
-        """Everything that a Message is made of, or None as long as some of it is not here."""
-        store = self.state.object_store
-        try:
-            tree = store.get_object_tree(name)
-        except NoObjectInStoreError:
-            return None
-        found = {it.object_id: store.get(it.object_id) for it in iterate_object_tree(tree)}
-        whole = {key: content for key, content in found.items() if content}
-        return whole if len(whole) == len(found) else None
+        Those whose tensors are still on their way stay in `arriving`, by request.
+        """
+        replies = self.counter.replies
+        for header in self.state.get_message_res(message_ids=numbers, run_id=self.run_id):
+            number = header.metadata.reply_to_message_id
+            if flowers_own(header):
+                with self.counter.objects:
+                    self.state.object_store.delete(header.metadata.message_id)
+                self._forget({number})
+                yield number, header
+            else:
+                arriving[number] = header
+        for number in numbers.intersection(replies.spoilt()) - arriving.keys():
+            self._forget({number})
+            yield number, None  # who sent it was told, and the log
+        for number, header in list(arriving.items()):
+            try:
+                if (contents := replies.taken(number)) is None:
+                    if number in replies:
+                        continue
+                    reply = None
+                else:
+                    reply = read_reply(header, contents)
+            except ReplyError as fault:
+                self._warn(header.metadata.src_node_id, fault.what)
+                reply = None
+            del arriving[number]
+            self._forget({number})
+            yield number, reply
 
     def _forget(self, numbers: set[str]) -> None:
         self.state.delete_messages(numbers)
+        self.counter.replies.forget(numbers)
         with self.counter.objects:
             for number in numbers:
                 self.state.object_store.delete(number)
+
+
+def read_reply(header: Message, contents: dict[str, bytes]) -> Message:
+    """A reply from its objects.
+
+    Flower has checked the header that was sent before them, and not the one in them.
+
+    Raises:
+        ReplyError: it cannot be read, or says other things of itself than its header.
+    """
+    name = header.metadata.message_id
+    try:
+        reply = inflate_object_from_contents(name, contents)
+    except Exception as fault:  # whatever Flower raises at what a platform made up
+        raise ReplyError("sent a reply that cannot be read", todo=SAME_VERSION) from fault
+    if not isinstance(reply, Message):
+        raise ReplyError("sent a reply that is no message", todo=SAME_VERSION)
+    reply.metadata.__dict__["_message_id"] = name
+    if any(getattr(reply.metadata, it) != getattr(header.metadata, it) for it in HEADER):
+        raise ReplyError("sent a reply under another header", todo=SAME_VERSION)
+    return reply
+
+
+def failed(message: Message) -> Message:
+    """In place of a reply that cannot be used: the platform is not waited for."""
+    code = wire.Refusal.FAILED
+    return Message(Error(int(code), wire.REFUSALS[code]), reply_to=message)
 
 
 def flowers_own(reply: Message) -> bool:

@@ -5,6 +5,7 @@ ca.pem ca.key server.pem server.key     server/authority.py
 signing.key                             signs models, checkpoints and CAs
 platforms.sqlite                        server/enrolment.py
 run/ releases/ audit.jsonl checkpoints/ superlink.sqlite
+later.head                              server/restored.py, which also writes outside the folder
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class _File(Section):
     health: str = HEALTH
     backbone: str
     pairs: str | None = None
+    witness: str | None = None
     federation: FederationSection = FederationSection()
     start: _Start = _Start()
 
@@ -57,6 +59,7 @@ class ServerHome:
         health: HOST:PORT where `up` tells its health; empty for nowhere.
         backbone: file of the Backbone.
         pairs: list of pairs over which sums are taken before the first round; None takes none.
+        witness: folder outside this one that keeps what the audit log stands at; None keeps none.
         federation: how rounds go.
         platforms: how many to wait for before the first round; None is the quorum.
     """
@@ -67,6 +70,7 @@ class ServerHome:
     health: str
     backbone: Path
     pairs: Path | None
+    witness: Path | None
     federation: Federation
     platforms: int | None
 
@@ -103,9 +107,24 @@ def load_home(path: Path) -> ServerHome:
         health=file.health,
         backbone=Path(os.path.abspath(path / file.backbone)),
         pairs=None if file.pairs is None else Path(os.path.abspath(path / file.pairs)),
+        witness=state_folder() if file.witness is None else _folder(path, file.witness),
         federation=federation_from(file.federation),
         platforms=file.start.platforms,
     )
+
+
+def state_folder() -> Path | None:
+    """Where this user's programs keep what they know: XDG's state folder; None without a home."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    if named.startswith("/"):
+        return Path(named) / "atoll"
+    home = os.environ.get("HOME", "")
+    return Path(home) / ".local" / "state" / "atoll" if home.startswith("/") else None
+
+
+def _folder(path: Path, named: str) -> Path | None:
+    """A folder of server.toml; the empty word is for none."""
+    return Path(os.path.abspath(path / named)) if named else None
 
 
 def make_home(
@@ -178,6 +197,7 @@ def written(*, backbone: Path, listen: str, health: str, name: str) -> str:
         f"health = {json.dumps(health)}  # for whoever watches over it: keep it inside",
         f"backbone = {json.dumps(str(backbone), ensure_ascii=False)}",
         '# pairs = "pairs.safetensors"  # over which sums are taken before the first round',
+        '# witness = "/var/lib/atoll-witness"  # folder that is not part of the backup of this one',
         "",
         "[start]",
         "# platforms = 2  # to wait for before the first round; left out, the quorum",

@@ -33,11 +33,13 @@ class Roster:
         members: by node, whether it is present or not.
         failed: by node, how often in a row its hello failed, and in which round it did last.
         doubted: nodes of members who are asked anew who they are.
+        why: why nodes that are no members cannot take part, in words that name the platform.
     """
 
     members: Members = field(default_factory=dict)
     failed: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     doubted: frozenset[int] = frozenset()
+    why: Mapping[int, str] = field(default_factory=dict)
 
     def here(self, present: Iterable[int]) -> dict[int, wire.Member]:
         """The members that can be asked now."""
@@ -80,8 +82,10 @@ def meet(nodes: Nodes, adapter: Adapter, federation: Federation) -> Roster:
             todo="raise fraction or lower quorum",
         )
     if count < federation.quorum:
+        why = "; ".join(roster.why[node] for node in sorted(roster.why))
         raise RoundError(
-            f"{count} of {len(present)} can take part, quorum is {federation.quorum}",
+            f"{count} of {len(present)} can take part, quorum is {federation.quorum}"
+            + (f" ({why})" if why else ""),
             todo="see what the log says of each, bring more platforms or lower quorum",
         )
     return roster
@@ -100,6 +104,9 @@ def gathered(
         here = roster.here(present)
         left = until - time.monotonic()
         if len(here) >= federation.quorum or left <= 0:
+            if waited and left > 0:
+                state = f"running: {len(here)} platforms are here"
+                log.info("round %d goes on: %s", round_, state, extra={"state": state})
             return roster, here
         if not waited:
             log.warning(
@@ -108,6 +115,7 @@ def gathered(
                 len(here),
                 len(roster.members),
                 federation.quorum,
+                extra={"state": f"waiting for platforms: {len(here)} of {federation.quorum}"},
             )
             waited = True
         time.sleep(min(LOOK, left))
@@ -140,6 +148,7 @@ def greeted(
     replies = nodes.ask(wire.HELLO, wire.hello(adapter.task), due, round_=round_, timeout=timeout)
     # In the order of nodes, so that of two platforms of one name always the same one is here.
     heard = sorted((it for it in replies if it is not None), key=lambda answer: answer[0])
+    why = {node: words for node, words in roster.why.items() if node not in due}
     for node, reply in heard:
         if node not in due or node in members:
             continue
@@ -154,16 +163,19 @@ def greeted(
             }
             admit(member, adapter, others)
         except ReplyError as fault:
-            log.warning("%s cannot take part: %s", named(nodes, node, member), fault)
+            whose = named(nodes, node, member)
+            log.warning("%s cannot take part: %s", whose, fault)
+            why[node] = f"{whose}: {fault.what}"
             continue
         members = {**others, node: member}
         if round_ > 0:
             log.info("%s takes part from round %d on", member.platform, round_)
     for node in sorted(set(due) - {node for node, _ in heard}):
         log.warning("%s did not say who it is", named(nodes, node))
+        why[node] = f"{named(nodes, node)}: no answer in time"
     for node in set(due) - members.keys():
         failed[node] = (roster.failed.get(node, (0, 0))[0] + 1, round_)
-    return Roster(members, failed, roster.doubted & members.keys() - set(due))
+    return Roster(members, failed, roster.doubted & members.keys() - set(due), why)
 
 
 def named(nodes: Nodes, node: int, member: wire.Member | None = None) -> str:

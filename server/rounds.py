@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.aggregate import Algorithm, ServerState
@@ -44,6 +44,7 @@ def federate(
         RoundError: no platform can take part, or `patience` rounds in a row missed the quorum.
     """
     roster = meet(nodes, state.adapter, federation)
+    note_state(f"running: {len(roster.members)} platforms take part")
     standing = registry.standing()
     reports = recorded(registry, standing.run)
     if not registry.rounds():
@@ -90,7 +91,8 @@ def federate(
         without_quorum = 0 if moved else without_quorum + 1
         if without_quorum == federation.patience:
             raise RoundError(
-                f"{without_quorum} rounds in a row had fewer than {federation.quorum} updates",
+                f"{without_quorum} rounds in a row had fewer than {federation.quorum} updates"
+                + reasons(report.refused, report.missing),
                 where=f"round {round_}",
                 todo="bring platforms back or lower quorum, then use --resume",
             )
@@ -221,5 +223,39 @@ def tell(report: RoundReport, federation: Federation) -> None:
         len(report.missing),
         report.seconds,
         "" if report.moved else "; no quorum, the adapter stays",
-        extra={"round": report.round},
+        extra={
+            "round": report.round,
+            "state": state_after(report, federation),
+            "goes_on": report.moved,
+        },
     )
+
+
+def note_state(state: str, *, goes_on: bool = True) -> None:
+    """Log where the run is; `server.commands.up` takes it from there for `/ready`."""
+    log.info("%s", state, extra={"state": state, "goes_on": goes_on})
+
+
+def state_after(report: RoundReport, federation: Federation) -> str:
+    """Where the run is after a round, in words."""
+    if report.moved:
+        return f"running: round {report.round} of {federation.rounds} is recorded"
+    few = f"{len(report.replied)} of {federation.quorum} updates in round {report.round}"
+    nobody = not report.replied and report.refused and not report.missing
+    return (
+        ("nobody can take part: " if nobody else "no quorum: ")
+        + few
+        + reasons(report.refused, report.missing)
+    )
+
+
+def reasons(refused: Mapping[str, str], missing: Sequence[str]) -> str:
+    """Why platforms have no Update in a round, each reason once."""
+    whose = dict[str, list[str]]()
+    for name, why in sorted(refused.items()):
+        whose.setdefault(why.partition(";")[0], []).append(name)
+    if missing:
+        whose["no answer in time"] = sorted(missing)
+    if not whose:
+        return ""
+    return " (" + "; ".join(f"{', '.join(names)}: {why}" for why, names in whose.items()) + ")"

@@ -1,7 +1,7 @@
 """The SuperLink: Flower's Fleet API on one encrypted port, for enrolled platforms alone.
 
-    SuperNode ─TLS→ Admission ─→ Flower's node authentication ─→ Fleet ─→ LinkState (SQLite)
-    atoll-client join ─TLS→ Enrolment
+    SuperNode ─TLS→ Calls: admission, Flower's node authentication ─→ Fleet ─→ LinkState (SQLite)
+    atoll-client join ─TLS→ Calls ─→ Enrolment
 
 What Flower serves beside it is left out: its Control API, which starts any code for whoever reaches
 it, and the HTTP API and processes of its ServerApp, which runs in this process (server/grid.py).
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,32 +19,23 @@ import grpc
 from flwr.app import Context, RecordDict
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
 from flwr.proto.fleet_pb2_grpc import add_FleetServicer_to_server
-from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import (
-    NodeAuthServerInterceptor,
-)
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import (
-    RpcErrorTranslationServerInterceptor,
-    create_fleet_runtime_version_server_interceptor,
-)
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
-from server.fleet import ONLINE, Admission, Fleet, NameOf, Refused
+from server.calls import FLEET, Calls, Collected, NameOf, Refused
+from server.fleet import ONLINE, Fleet
 from server.grid import Counter, LinkGrid
+from server.listener import Credentials, Listener
 from shared.bundle import Bundle
-from shared.errors import ConfigError
 from shared.files import unwritable
 
-LARGEST = 64 * 2**20  # bytes of one message on the wire; an Adapter is a few hundred kB
-THREADS = 256  # each held question takes one
 PULSE = 10.0  # seconds between two signs of life of a run's task, which Flower ends after 60
 
 Config = dict[str, bool | float | int | str]
-Credentials = Callable[[], tuple[bytes, bytes]]  # key and certificate chain, PEM
 
 
 class SuperLink:
@@ -67,41 +57,31 @@ class SuperLink:
         Args:
             listen: HOST:PORT, port 0 for any.
             database: file of Flower's state, for its owner alone.
-            credentials: the server's, read anew at each handshake.
+            credentials: the server's, read anew each second.
             name_of: the platform of a node key, while it is admitted.
             whose: what a log calls the owner of a node key, an evicted one too.
             refused: is told of each call that is turned away.
-            handlers: of further services on this port.
+            handlers: of further services on this port, whose methods take no message.
+
+        Raises:
+            ConfigError: the port is in use, or a file cannot be written.
         """
         self.counter, self.name_of, self.whose = Counter(), name_of, whose or name_of
         private(database)
         self.states = LinkStateFactory(str(database), NoOpFederationManager(), ObjectStoreFactory())
-        self.server = grpc.server(
-            ThreadPoolExecutor(THREADS),
-            interceptors=[
-                RpcErrorTranslationServerInterceptor(),
-                Admission(name_of, refused),
-                NodeAuthServerInterceptor(self.states),
-                create_fleet_runtime_version_server_interceptor(),
-            ],
-            options=[
-                ("grpc.max_send_message_length", LARGEST),
-                ("grpc.max_receive_message_length", LARGEST),
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.so_reuseport", 0),  # two servers on one port would share the platforms
-            ],
+        self.fleet, collected = Fleet(self.states, name_of, self.counter), Collected()
+        add_FleetServicer_to_server(self.fleet, collected)
+        self.calls = Calls(
+            collected.handlers,
+            {f"{FLEET}PullMessages": self.fleet.pull},
+            states=self.states,
+            name_of=name_of,
+            refused=refused,
+            too_large=self.fleet.too_large,
+            services=handlers,
         )
-        add_FleetServicer_to_server(Fleet(self.states, name_of, self.counter), self.server)
-        self.server.add_generic_rpc_handlers(tuple(handlers))
-        try:
-            self.port = self.server.add_secure_port(listen, rotating(credentials))
-        except RuntimeError as fault:
-            raise ConfigError(
-                "cannot listen there (in use, or not this machine's)",
-                where=listen,
-                todo="stop what listens there, or set listen in server.toml",
-            ) from fault
+        self.listener = Listener(listen, credentials, self.calls)
+        self.port = self.listener.port
 
     @property
     def state(self) -> LinkState:
@@ -111,12 +91,13 @@ class SuperLink:
     def start(self) -> None:
         """Open the port."""
         self.state.get_node_info()  # made, or brought to this version, before anybody comes
-        self.server.start()
+        self.listener.start()
 
     def stop(self, grace: float = 2.0) -> None:
         """Close the port; calls under way have so many seconds."""
-        self.counter.asked.ring()
-        self.server.stop(grace).wait(grace + 1)
+        self.fleet.close()
+        self.listener.stop(grace)
+        self.calls.close()
 
     def platform_of(self, node: int) -> str | None:
         """The enrolled platform behind a node."""
@@ -202,15 +183,3 @@ def beat(state: LinkState, task: int, ended: threading.Event) -> None:
     """Tell Flower that the run is alive, until it has ended."""
     while not ended.wait(PULSE):
         state.acknowledge_task_heartbeat(task)
-
-
-def rotating(credentials: Credentials) -> grpc.ServerCredentials:
-    """The server's certificate, read at each handshake: rotating it ends no connection."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        key, chain = credentials()
-        return grpc.ssl_server_certificate_configuration([(key, chain)])
-
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=False
-    )

@@ -17,6 +17,7 @@ from shared.errors import AtollError, ConfigError, IdentityError
 
 PORT = 9092  # Flower's own for nodes
 NAME = "check the name, and whether this machine can look names up"
+REQUEST = "atoll-request-bin"  # of a call's headers: what is asked; no message is sent
 SECONDS = 20.0  # that a question may take: each is a few kB and a few milliseconds
 
 
@@ -63,7 +64,9 @@ def ask(
     Args:
         server: HOST:PORT.
         method: /service/Method.
-        request: to send once the server has shown a certificate by `roots` for its host.
+        request: to send once the server has shown a certificate by `roots` for its host; a few kB.
+            It travels in the call's headers, whose size gRPC bounds before it keeps them: a
+            message it would keep whole, whoever sent it.
         roots: CAs in PEM.
         seconds: to wait for the answer.
 
@@ -76,7 +79,8 @@ def ask(
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.secure_channel(server, trusted, options=options) as channel:
         try:
-            answer: bytes = channel.unary_unary(method)(request, timeout=seconds)
+            call = channel.unary_unary(method)
+            answer: bytes = call(b"", timeout=seconds, metadata=((REQUEST, request),))
         except grpc.RpcError as fault:
             raise told(fault, server) from None
     return answer

@@ -150,6 +150,25 @@ class Checkpoints:
         path = self._path(name)
         return list(read_checkpoints(path)) if path.exists() else []
 
+    def last(self, name: str) -> Checkpoint | None:
+        """The newest that is kept of one side; None if there is none.
+
+        Raises:
+            AuditError: the file cannot be read, or is damaged.
+        """
+        path = self._path(name)
+        if not path.exists():
+            return None
+        with locked(path, write=False) as handle:
+            size = os.fstat(handle).st_size
+            start = max(0, size - 2 * LONGEST)
+            *whole, _torn = os.pread(handle, size - start, start).split(b"\n")
+        if not whole:
+            if start:
+                raise _damaged(path, "its end")
+            return None
+        return _parsed(whole[-1], path, "its last line")
+
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise AuditError(f"{name[:80]!r} is nobody's name", todo="give a platform's name")

@@ -4,15 +4,16 @@
     platform ─Join(token, public keys, proofs)→ coordinator's public key, CAs
     platform ─Checkpoint(of its audit log)→ the coordinator's, CAs        every minute
 
-Messages are JSON. A Token carries the CA, so that the first connection already goes to the right
-server or nowhere. Private keys stay where they are made: what is sent are proofs of having them.
+Messages are JSON; requests travel in the headers of a call. A Token carries the CA, so that the
+first connection already goes to the right server or nowhere. Private keys stay where they are made:
+what is sent are proofs of having them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,13 +25,14 @@ from pydantic import Field
 from shared.channel import ask
 from shared.config import Section, parse
 from shared.errors import ConfigError, IdentityError
+from shared.evictions import MOST, SENT, Eviction
 from shared.signing import canonical, check, public_of, sign
 from shared.token import Token
 
 SERVICE = "atoll.Enrolment"
 JOIN, CHECKPOINT, HELLO = (f"/{SERVICE}/{name}" for name in ("Join", "Checkpoint", "Hello"))
 NAME = r"^[A-Za-z0-9_-]{1,64}$"  # of a platform
-LARGEST = 64 * 1024  # bytes of a message; the largest holds two certificates and a checkpoint
+LARGEST = 64 * 1024  # bytes of a reply; the largest holds two certificates and a checkpoint
 CLOCK = 60.0  # seconds a platform's clock may differ from the coordinator's
 _HEX32 = r"^[0-9a-f]{64}$"
 _HEX64 = r"^[0-9a-f]{128}$"
@@ -65,6 +67,10 @@ class CheckpointRequest(Section):
     sent: float  # on its clock
     ca: str = Field(pattern=_HEX32)  # fingerprint of the CAs it trusts
     checkpoint: dict[str, int | float | str] | None
+    # Evidence against a coordinator that was put back from a backup: the newest checkpoint of it
+    # that is held here, and evictions that its last reply lacked.
+    held: dict[str, int | float | str] | None = None
+    evictions: list[dict[str, float | str]] = Field(default=[], max_length=SENT)
     proof: str = Field(pattern=_HEX64)
 
 
@@ -76,6 +82,7 @@ class CheckpointReply(Section):
     server: str = Field(max_length=40)
     ca: str = Field(max_length=40_000)
     ca_signature: str = Field(pattern=_HEX64)
+    evictions: list[dict[str, float | str]] = Field(default=[], max_length=MOST)
 
 
 class HelloReply(Section):
@@ -200,6 +207,8 @@ def exchange(
     roots: bytes,
     ca: str,
     now: float,
+    held: Mapping[str, Any] | None = None,
+    evictions: Sequence[Eviction] = (),
 ) -> CheckpointReply:
     """Tell the coordinator where this platform's audit log stands, and hear where its stands.
 
@@ -211,6 +220,8 @@ def exchange(
         roots: the CAs it trusts, PEM.
         ca: their fingerprint.
         now: on its clock.
+        held: the newest checkpoint of the coordinator's audit log that is kept here.
+        evictions: that the coordinator lacks; the newest `SENT` are sent.
 
     Raises:
         ConfigError: nobody answers there.
@@ -221,6 +232,8 @@ def exchange(
         sent=now,
         ca=ca,
         checkpoint=None if checkpoint is None else dict(checkpoint),
+        held=None if held is None else dict(held),
+        evictions=[eviction.as_dict() for eviction in evictions[-SENT:]],
         proof="",
     )
     request = blank.model_copy(update={"proof": sign(signing, "exchange", checkpoint_body(blank))})

@@ -15,23 +15,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from shared.errors import ConfigError
 
+Fact = str | int | float | bool | None
 PATIENCE = 5.0  # seconds that a caller may take to say what it wants
 
 
 class Health:
     """What a daemon says of itself; set from any thread."""
 
-    def __init__(self, **told: str | int | float | bool) -> None:
+    def __init__(self, **told: Fact) -> None:
         self._lock = threading.Lock()
-        self._told: dict[str, str | int | float | bool] = {"ready": False, **told}
+        self._told: dict[str, Fact] = {"ready": False, **told}
         self._since = time.monotonic()
 
-    def say(self, **told: str | int | float | bool) -> None:
+    def say(self, **told: Fact) -> None:
         """Change what is said; `ready` decides between 200 and 503."""
         with self._lock:
             self._told |= told
 
-    def told(self) -> dict[str, str | int | float | bool]:
+    def told(self) -> dict[str, Fact]:
         """What is said now."""
         with self._lock:
             return {**self._told, "seconds": round(time.monotonic() - self._since, 1)}

@@ -158,6 +158,9 @@ class Deployment:
             health=f"127.0.0.1:{self.server_health}",
             name="coordinator",
         )
+        file = self.home / "server.toml"
+        witness = f"witness = {json.dumps(str(self.folder / 'witness'))}\n\n[start]"
+        file.write_text(file.read_text().replace("[start]", witness, 1))
         self.settle(self.federation)
         release.publish(self.home, release.build(source))
 

@@ -36,6 +36,14 @@ settings.load_profile("atoll")
 WORDS = ("tea", "cup", "red", "oak", "ink", "pen", "wool", "salt", "lamp", "rope", "bell", "kite")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What programs keep outside their folders is kept among the files of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text encoder in Hugging Face layout: two layers of random weights, a few words."""

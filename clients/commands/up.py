@@ -6,8 +6,8 @@ main thread: SuperNode.serve        one thread: every minute, what the audit log
 from __future__ import annotations
 
 import logging
-import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from clients.supernode import SuperNode
 from clients.workers import Config
 from shared import logs
 from shared.audit_log import AuditLog
+from shared.ending import Ending
 from shared.errors import AtollError, ConfigError
 from shared.files import made_folder
 from shared.health import Health, served
@@ -32,6 +33,7 @@ from shared.tables.config import load_platform
 log = logging.getLogger("atoll.client")
 
 EVERY = 60.0  # seconds between two exchanges of checkpoints
+LOOK = 0.25  # seconds between two looks at whether to end
 EXAMPLE = "Example: atoll-client up -p boutique.toml"
 
 
@@ -64,11 +66,14 @@ def up(
     }
     if simulated_noise is not None:
         node["simulated-noise"] = simulated_noise
-    with alone(member.home, "client"), ExitStack() as stack:
-        serve(member, node, stack)
+    stop = threading.Event()
+    ending = Ending(stop.set)
+    with ending.listening(), alone(member.home, "client"), ExitStack() as stack:
+        serve(member, node, stack, stop)
+    ending.leave()
 
 
-def serve(member: Membership, config: Config, stack: ExitStack) -> None:
+def serve(member: Membership, config: Config, stack: ExitStack, stop: threading.Event) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
     audit = AuditLog(member.home / "audit.jsonl")
     health = Health(role="client", platform=member.name, state="starting")
@@ -85,9 +90,8 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
         config=config,
         audit=audit,
         health=health,
+        stop=stop,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: node.stop.set())
     audit.add("started")
     stack.callback(lambda: audit.add("stopped"))
     checkpoints = threading.Thread(target=exchange, args=(member, audit, node), daemon=True)
@@ -96,7 +100,7 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
         node.serve()
     finally:
         node.stop.set()
-        checkpoints.join(5.0)
+        checkpoints.join(0.5)
     log.info("stopped")
 
 
@@ -122,6 +126,7 @@ def telling(member: Membership, health: Health) -> Iterator[int]:
 def exchange(member: Membership, audit: AuditLog, node: SuperNode) -> None:
     """Tell the server what the log stands at, keep what it says of its own, and its new CAs."""
     while not node.stop.is_set():
+        node.begun.clear()
         try:
             if exchange_checkpoint(member, audit):
                 log.info("the server has new certificates; connecting anew")
@@ -130,4 +135,7 @@ def exchange(member: Membership, audit: AuditLog, node: SuperNode) -> None:
                 continue  # so that the coordinator knows at once that they are trusted
         except AtollError as fault:
             log.warning("no checkpoint: %s", fault)
-        node.stop.wait(EVERY)
+        until = time.monotonic() + EVERY
+        # At once after each connection: a server that has just begun waits for it.
+        while not (node.stop.is_set() or node.begun.wait(LOOK) or time.monotonic() > until):
+            pass

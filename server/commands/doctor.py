@@ -15,12 +15,13 @@ from server.commands.enrolment import not_ready
 from server.enrolment import Enrolment, Member
 from server.home import ServerHome, load_home
 from server.release import current
+from server.restored import STEP, Guard
 from shared import doctor as both
-from shared.audit_log import verify
+from shared.audit_log import AuditLog, verify
 from shared.backbone import load_backbone
 from shared.channel import split
 from shared.doctor import Check, tried
-from shared.errors import AtollError, IdentityError
+from shared.errors import AtollError, AuditError, IdentityError
 from shared.pairs import load_pairs
 from shared.signing import public_of, signing_key
 from shared.trust import authorities, certificates, hosts_of
@@ -58,6 +59,7 @@ def checks(settings: ServerHome, *, now: float) -> Iterator[Check]:
         yield tried("pairs", lambda: load_pairs(listed).digest)
     yield tried("release", lambda: current(home).digest)
     yield tried("audit log", lambda: _audit(home))
+    yield tried("restored", lambda: _restored(settings))
     yield from _platforms(home, now)
 
 
@@ -105,6 +107,20 @@ def _audit(home: Path) -> str:
     return f"{verify(path).count} lines, whole" if path.exists() else "empty yet"
 
 
+def _restored(settings: ServerHome) -> str:
+    """Whether the audit log is the latest that this machine, or a platform, knows of."""
+    home = settings.path
+    if not (home / "platforms.sqlite").exists():  # looking would make it
+        return "nobody was invited yet"
+    enrolment = Enrolment(home / "platforms.sqlite")
+    missing = Guard(settings, enrolment, AuditLog(home / "audit.jsonl")).look()
+    if missing is not None:
+        raise AuditError(f"put back from a backup: {missing}", todo=STEP)
+    if settings.witness is None:
+        return "no, by what platforms have shown; server.toml names no witness"
+    return "no, by its witness and by what platforms have shown"
+
+
 def _there(path: Path) -> Path:
     if not path.exists():
         raise IdentityError("is missing", where=path, todo="put it back from a backup")
@@ -123,6 +139,9 @@ def _platforms(home: Path, now: float) -> Iterator[Check]:
     except AtollError as fault:
         yield Check("platforms", False, fault.what, fault.todo)
         return
+    if waiting := [it.name for it in members if it.suspended]:
+        told = f"{', '.join(waiting)} suspended since a restore"
+        yield Check("suspended", None, told, "atoll-server confirm NAME, or evict NAME")
     unseen = [_last(it, now) for it in members if now - (it.last_seen or 0.0) > UNSEEN]
     if not members:
         yield _nobody()

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from server import authority
 from server.enrolment import LONGEST, SECONDS, Enrolment, Member
 from server.home import FILE, HEALTH, LISTEN, already, load_home, make_home
-from shared.audit_log import AuditLog
+from server.witness import server_log, witness_of
 from shared.backbone import load_backbone
 from shared.channel import address, split
-from shared.errors import IdentityError
+from shared.errors import AtollError, IdentityError
 from shared.signing import public_of, signing_key
 from shared.terminal import console, stderr
 from shared.token import Token
@@ -56,7 +56,7 @@ def init(
         raise already(home)
     digest = load_backbone(backbone).digest
     made = make_home(home, hosts=host, backbone=backbone, listen=listen, health=health, name=name)
-    audit = AuditLog(home / "audit.jsonl")
+    audit = server_log(home)
     key = public_of(signing_key(home / "signing.key"))
     audit.add("home made", name=name, signing_key=key, backbone=digest)
     _tell(f"{made.path / 'server.toml'}")
@@ -81,7 +81,7 @@ def invite(
     issuer = authority.issuer(home)
     secret = _enrolment(home).invite(name, seconds=seconds)
     expires = int(datetime.now(UTC).timestamp()) + seconds
-    AuditLog(home / "audit.jsonl").add("invited", platform=name, seconds=seconds)
+    server_log(home).add("invited", platform=name, seconds=seconds)
     _tell(str(Token(secret, expires, issuer.public_bytes(Encoding.DER))))
     host, port = hosts_of(authority.leaf_of(home))[0], split(settings.listen, lowest=0)[1]
     server = address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -132,10 +132,20 @@ def evict(
     home: Home = HOME,
 ) -> None:
     """Shut a platform out, at once: its next call is refused, whoever is connected."""
-    load_home(home)
-    _enrolment(home).evict(name)
-    AuditLog(home / "audit.jsonl").add("evicted", platform=name)
+    settings = load_home(home)
+    enrolment = _enrolment(home)
+    enrolment.evict(name)
+    server_log(home).add("evicted", platform=name)
     _tell(f"{name} is out")
+    last = max(
+        (it for it in enrolment.platforms() if it.name == name and it.evicted is not None),
+        key=lambda it: it.evicted or 0.0,
+    )
+    try:
+        if (witness := witness_of(settings)) is not None:
+            witness.evicted(name, last.signing_key, last.evicted or 0.0)
+    except (AtollError, OSError) as fault:
+        _hint(f"the witness of it was not written: {fault}")
 
 
 def rotate(
@@ -159,7 +169,7 @@ def rotate(
             "--finish goes with --ca, --force with --finish, --host with neither",
             todo="see rotate --help",
         )
-    audit = AuditLog(home / "audit.jsonl")
+    audit = server_log(home)
     if not ca:
         authority.rotate_server(home, also=host or ())
         audit.add("certificate rotated")
@@ -190,6 +200,8 @@ def not_ready(members: list[Member], bundle: bytes) -> list[str]:
 
 def _state(member: Member, bundle: str) -> dict[str, str | bool]:
     state = "evicted" if member.evicted is not None else "admitted"
+    if state == "admitted" and member.suspended:
+        state = "suspended"
     return {"state": state, "trusts_ca": member.ca_seen == bundle}
 
 

@@ -13,8 +13,8 @@ import typer
 
 from server import models
 from server.registry import Promotion, Registry, Version
+from server.witness import server_log
 from shared import signing
-from shared.audit_log import AuditLog
 from shared.errors import ConfigError, RoundError
 from shared.terminal import console
 
@@ -180,7 +180,7 @@ def audited(event: str, home: Path, folder: Path | None, **fields: str) -> model
 
     def tell(version: Version) -> None:
         told = version.manifest
-        AuditLog(home / "audit.jsonl").add(
+        server_log(home).add(
             event, version=told.version, round=told.round, adapter=told.adapter, **fields
         )
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from server import release as releases
+from server.witness import server_log
 from shared import terminal
-from shared.audit_log import AuditLog
 from shared.bundle import files_of
 from shared.files import made_folder, replacing
 
@@ -46,9 +46,7 @@ def release(
         return
     made_folder(home)
     known = commit[0] if commit else "?"
-    AuditLog(home / "audit.jsonl").add(
-        "released", bundle=bundle.digest, version=bundle.version, commit=known
-    )
+    server_log(home).add("released", bundle=bundle.digest, version=bundle.version, commit=known)
     path = releases.publish(home, bundle)
     if out is not None:
         with replacing(out) as part:

@@ -10,7 +10,6 @@ numbers, and a platform that is asked the same again answers with the same bytes
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
@@ -28,10 +27,13 @@ from server.home import ServerHome, load_home, owners_alone
 from server.refusals import TurnedAway
 from server.registry import Registry
 from server.release import current
+from server.restored import Guard
 from server.superlink import Config, SuperLink
+from server.witness import server_log
 from shared import logs
 from shared.audit_log import AuditLog
 from shared.checkpoints import Checkpoints
+from shared.ending import Ending
 from shared.errors import AtollError
 from shared.health import Health, served
 from shared.locking import alone
@@ -42,6 +44,8 @@ log = logging.getLogger("atoll.server")
 
 FIRST, LONGEST = 5.0, 60.0  # seconds between two attempts of a run that cannot go on
 LOOK = 0.2  # seconds between two looks at who is there
+SHOW = 75.0  # seconds that a platform has to show its checkpoint; clients do it every minute
+GRACE = 1.0  # seconds that calls under way have when the server ends
 EXAMPLE = "Example: atoll-server up --home atoll-server"
 
 
@@ -57,29 +61,32 @@ def up(
 ) -> None:
     """Serve the platforms and run the rounds, in the foreground, until told to stop."""
     settings = load_home(home)
+    if (home / "platforms.sqlite").exists():
+        guard_of(settings, AuditLog(home / "audit.jsonl"), Health())
     current(home)  # without a release no platform could be asked anything
     if settings.pairs is not None:
         load_pairs(settings.pairs)
     logs.to_stderr()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    ending = Ending()
     try:
-        with alone(home, "server"), ExitStack() as stack:
+        with ending.listening(then=_stop), alone(home, "server"), ExitStack() as stack:
             serve(settings, stack, once=once)
     except Stop:
         log.info("stopped")
+    ending.leave()
 
 
 def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
     home, seen = settings.path, stamp(settings.path)
     owners_alone(home)
-    audit = AuditLog(home / "audit.jsonl")
+    audit = server_log(home)
     runs = Runs(audit)
-    health = Health(role="server", state="starting", round=-1)
-    link = superlink_of(settings, audit)
+    health = Health(role="server", state="starting", round=None)
+    guard = guard_of(settings, audit, health)
+    link = superlink_of(settings, audit, guard)
     stack.enter_context(served(settings.health, health))
-    stack.callback(link.stop)
+    stack.callback(link.stop, GRACE)
     stack.callback(lambda: health.say(ready=False, state="stopping"))
     link.start()
     audit.add("started", port=link.port)
@@ -89,30 +96,49 @@ def serve(settings: ServerHome, stack: ExitStack, *, once: bool) -> None:
     pause = FIRST
     while True:
         try:
+            guard.check()
             if (now := stamp(home)) != seen:
                 settings, seen, pause = load_home(home), now, FIRST
             if sums_left(settings):
                 single = replace(settings, federation=one_round(settings.federation))
-                run(single, link, runs, health, sums=True)
+                run(single, link, runs, health, guard, sums=True)
             if rounds_left(settings):
-                run(settings, link, runs, health)
+                run(settings, link, runs, health, guard)
             if once:
                 return
-            health.say(state="all rounds are recorded")
+            health.say(ready=True, state="all rounds are recorded")
             pause = FIRST
-            changed(home, seen)
+            changed(home, seen, guard)
         except Exception as fault:  # whatever a run dies of, the platforms are served on
             ours = isinstance(fault, AtollError)
             log.error("%s; again in %.0f s", fault, pause, exc_info=not ours)
             said = str(fault) if ours else type(fault).__name__
-            health.say(state=said)
+            # The platforms that are here do not bring a round about as things stand.
+            health.say(ready=False, state=said)
             with suppress(AtollError):  # a full disk may be what it died of
                 runs.ended(said)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST)
 
 
-def superlink_of(settings: ServerHome, audit: AuditLog) -> SuperLink:
+def guard_of(settings: ServerHome, audit: AuditLog, health: Health) -> Guard:
+    """The guard against a folder that was put back from a backup.
+
+    Raises:
+        AuditError: this one was, by what this machine knows.
+    """
+
+    def found(what: str) -> None:
+        health.say(ready=False, state=what)
+
+    enrolment = Enrolment(settings.path / "platforms.sqlite")
+    guard = Guard(settings, enrolment, audit, found=found)
+    guard.look()
+    guard.check()
+    return guard
+
+
+def superlink_of(settings: ServerHome, audit: AuditLog, guard: Guard | None = None) -> SuperLink:
     """The SuperLink of a home: its certificates, its platforms, its audit log."""
     home = settings.path
     key = signing_key(home / "signing.key")
@@ -129,6 +155,7 @@ def superlink_of(settings: ServerHome, audit: AuditLog) -> SuperLink:
         keep=Checkpoints(home / "checkpoints").keep,
         ca_bundle=lambda: authority.ca_bundle(home),
         audit=audit,
+        guard=guard,
     )
     return SuperLink(
         listen=settings.listen,
@@ -179,15 +206,22 @@ class Runs:
 
 
 def run(
-    settings: ServerHome, link: SuperLink, runs: Runs, health: Health, *, sums: bool = False
+    settings: ServerHome,
+    link: SuperLink,
+    runs: Runs,
+    health: Health,
+    guard: Guard,
+    *,
+    sums: bool = False,
 ) -> None:
     """One run of the ServerApp, from the last recorded round; or the one that takes sums.
 
     Raises:
         RoundError: it cannot start or go on.
+        AuditError: this coordinator was put back from a backup.
     """
     bundle = current(settings.path)
-    wait_for(settings.platforms or settings.federation.quorum, link, health)
+    wait_for(settings.platforms or settings.federation.quorum, link, health, guard)
     folder = settings.path / ("sums" if sums else "run")
     start = {"pairs": str(settings.pairs)} if sums else {"backbone": str(settings.backbone)}
     config: Config = {
@@ -198,8 +232,14 @@ def run(
         "signing": str(settings.path / "signing.key"),
     }
     with link.run(bundle, config) as (grid, context):
+        grid.check = guard.check
         runs.begun(bundle=bundle.digest, run=str(context.run_id))
-        health.say(state="running")
+        done = Registry(folder).rounds()
+        health.say(
+            state="asking platforms whether they can take part",
+            round=done[-1] if done else None,
+            rounds=settings.federation.rounds,
+        )
         watcher = Rounds(runs, health)
         log.addHandler(watcher)
         try:
@@ -209,27 +249,46 @@ def run(
 
 
 class Rounds(logging.Handler):
-    """Hears the line that `server.rounds.tell` logs of each round; audit and health follow it."""
+    """Takes from the log lines of `server.rounds` what the audit log and health have to say."""
 
     def __init__(self, runs: Runs, health: Health) -> None:
         super().__init__()
         self.runs, self.health = runs, health
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a round's line, and no other."""
-        number = getattr(record, "round", None)
+        """Take the lines that say where a run is, and no others."""
+        state: str | None = getattr(record, "state", None)
+        number: int | None = getattr(record, "round", None)
         if number is not None:
-            self.health.say(state="running", round=number)
+            self.health.say(round=number)
             self.runs.round(number, record.getMessage())
+        if state is not None:
+            self.health.say(ready=bool(getattr(record, "goes_on", True)), state=state)
 
 
-def wait_for(count: int, link: SuperLink, health: Health) -> None:
-    """Return when so many platforms are online."""
+def wait_for(count: int, link: SuperLink, health: Health, guard: Guard) -> None:
+    """Return when so many platforms are online that have shown what they hold of this log.
+
+    So before anything is asked, as many platforms as a run begins with could have said that this
+    coordinator was put back from a backup. One that never showed anything counts at once, and one
+    that shows nothing for a while counts all the same: its own disk may be full.
+
+    Raises:
+        AuditError: it was.
+    """
     before: list[str] | None = None
-    while len(here := link.online()) < count:
+    since = dict[str, float]()
+    while True:
+        guard.check()
+        now, online = time.monotonic(), link.online()
+        since = {name: since.get(name, now) for name in online}
+        here = [it for it in online if guard.heard(it) or now - since[it] > SHOW]
+        if len(here) >= count:
+            return
         if here != before:
             log.info("waiting for platforms: %d of %d are here", len(here), count)
-            health.say(state=f"waiting for platforms: {len(here)} of {count}")
+            state = f"waiting for platforms: {len(here)} of {count}"
+            health.say(ready=True, state=state)
             before = here
         time.sleep(LOOK)
 
@@ -245,14 +304,19 @@ def sums_left(settings: ServerHome) -> bool:
     return settings.pairs is not None and 1 not in Registry(settings.path / "sums").rounds()
 
 
-def changed(home: Path, seen: int) -> None:
+def changed(home: Path, seen: int, guard: Guard) -> None:
     """Return when server.toml is another than the one read; it may ask for more rounds.
 
     Args:
         home: the server's folder.
         seen: the stamp of what was read, so that a change made while rounds ran counts too.
+        guard: against a folder that was put back from a backup.
+
+    Raises:
+        AuditError: this one was.
     """
     while stamp(home) == seen:
+        guard.check()
         time.sleep(1.0)
 
 
@@ -264,5 +328,5 @@ def stamp(home: Path) -> int:
         return 0
 
 
-def _stop(_number: int, _frame: object) -> None:
+def _stop() -> None:
     raise Stop

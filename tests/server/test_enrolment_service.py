@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from server import authority
 from server.enrolment import Enrolment
-from server.enrolment_service import FAILURES, handlers
+from server.enrolment_service import ALL_FAILURES, FAILURES, Attempts, handlers
 from shared import enrolment as wire
 from shared.audit_log import AuditLog, entries
 from shared.channel import ask
@@ -134,17 +134,31 @@ def test_nobody_is_in_of_whom_the_audit_log_does_not_tell(port: Port, make_keys:
     assert port.store.named("shop") is None
 
 
-def test_after_many_wrong_tokens_a_minute_passes_before_any_other(
+def test_after_many_wrong_tokens_others_are_refused_for_a_minute_and_a_valid_one_never(
     port: Port, make_keys: MakeKeys
 ) -> None:
     token, keys = port.token(), make_keys()
     for _ in range(FAILURES):
         with pytest.raises(IdentityError, match="the token is unknown"):
             wire.join(port.address, token, keys.request(bytes(16)))
-    with pytest.raises(IdentityError, match="too many joins failed; try again in a minute"):
-        wire.join(port.address, token, keys.request(token.secret))
-    port.clock.now += 60
+    for _ in range(2):
+        with pytest.raises(IdentityError, match="too many joins failed; try again in a minute"):
+            wire.join(port.address, token, keys.request(bytes(16)))
     wire.join(port.address, token, keys.request(token.secret))
+    port.clock.now += 60
+    with pytest.raises(IdentityError, match="the token is unknown"):
+        wire.join(port.address, token, keys.request(bytes(16)))
+
+
+def test_nonsense_from_many_addresses_does_not_keep_a_valid_token_out(
+    clock: Clock, tmp_path: Path, make_keys: MakeKeys
+) -> None:
+    attempts = Attempts(clock)
+    for address in range(ALL_FAILURES):
+        attempts.check(f"10.0.0.{address}")
+        attempts.failed(f"10.0.0.{address}")
+    with pytest.raises(IdentityError, match="too many joins failed"):
+        attempts.check("10.9.9.9")  # the limit of all addresses, for who has no valid token
 
 
 def test_one_who_tries_wrong_tokens_for_hours_adds_a_line_an_hour(

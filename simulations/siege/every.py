@@ -1,0 +1,16 @@
+"""All rows of the siege, in the order in which they run."""
+
+from __future__ import annotations
+
+from simulations.siege.rows import Row
+
+ROWS: tuple[Row, ...] = ()
+
+
+def row_of(name: str) -> Row:
+    """The row of this name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {row.name: row for row in ROWS}[name]
