@@ -43,7 +43,8 @@ STANDINS = "simulations/benchmarks/standins.py"
 HARNESS_EXTRA = "flwr.supercore.task_identity"
 RAY_ENGINE = "flwr.simulation"
 
-CLI = {*DAEMONS, "simulations/cli.py"}  # what they print is what they are for
+# What they print is what they are for.
+CLI = {*DAEMONS, "simulations/cli.py", "tests/mutants/run.py"}
 # What trains an Update that is released, and what is made of everybody's rows (decision 19).
 RELEASING = {
     f"clients/{name}.py" for name in ("app", "egress", "pieces", "private", "proof", "train")

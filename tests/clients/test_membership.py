@@ -192,3 +192,29 @@ def test_both_sides_keep_the_others_checkpoint(
     theirs.check(member.coordinator)
     (ours,) = Checkpoints(coordinator.home / "checkpoints").of("shop")
     assert ours.count == 1
+
+
+def test_a_coordinator_that_no_longer_trusts_the_tokens_ca_is_not_joined(
+    coordinator: Coordinator, platform: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    authority.create(tmp_path / "other", hosts=["127.0.0.1"], name="coordinator")
+    other, token, before = (
+        authority.ca_bundle(tmp_path / "other"),
+        coordinator.token(),
+        beside(platform),
+    )
+    monkeypatch.setattr(authority, "ca_bundle", lambda _home: other)
+    with pytest.raises(IdentityError, match="no longer trusts the CA of the token"):
+        join(token, coordinator.server, platform_file=platform)
+    assert beside(platform) == before
+
+
+def test_cas_that_the_coordinator_did_not_sign_are_not_joined(
+    coordinator: Coordinator, platform: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, before = coordinator.token(), beside(platform)
+    monkeypatch.setattr("server.enrolment_service.sign", lambda *_words: "0" * 128)
+    with pytest.raises(IdentityError, match="the ca signature does not hold"):
+        join(token, coordinator.server, platform_file=platform)
+    assert beside(platform) == before

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clients import egress
 from clients.egress import noised_metrics
-from clients.randomness import simulated
+from clients.randomness import Stream, simulated
 from shared import wire
 
 
@@ -48,3 +48,24 @@ def test_a_shopper_more_moves_the_sums_of_metrics_by_less_than_is_noised_for(
 
     apart = float(np.linalg.norm(sums([*ranks, one]) - sums(ranks)))
     assert apart <= egress.METRICS_SENSITIVITY
+
+
+def test_the_noise_of_metrics_is_of_the_size_that_is_charged_in_a_stream_of_its_own() -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Watched:
+        def on_grid(self, total: Any, **how: Any) -> Any:
+            asked.append(how)
+            return total
+
+    ranks = np.ones(3, np.float32)
+    noised_metrics(ranks, noise_multiplier=5.0, randomness=Watched(), number=4)  # type: ignore[arg-type]
+    assert asked == [
+        {
+            "sensitivity": egress.METRICS_SENSITIVITY,
+            "multiplier": 5.0,
+            "number": 4,
+            "stream": Stream.METRICS,
+        }
+    ]
+    assert egress.METRICS_SENSITIVITY > 3**0.5  # room for what rounding to the grid adds

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clients import private
 from clients.private import PrivateEngine, per_history
-from clients.randomness import Randomness, secure, simulated
+from clients.randomness import FINENESS, Randomness, secure, simulated
 from shared.adapter import Adapter
 from shared.backbone import Backbone, BackboneSpec, fill_slots, new_backbone, read_slots
 from shared.errors import BackboneError
@@ -283,3 +283,17 @@ def test_rows_of_two_platforms_are_refused() -> None:
             rng=np.random.default_rng(0),
             engine=partial(PrivateEngine, plan=PLAN, randomness=simulated(0), speed=Speed()),
         )
+
+
+def test_a_plan_is_trained_in_full_precision_and_the_backbone_left_as_it_was() -> None:
+    backbone = fresh()
+    assert backbone.mixed  # elsewhere: bfloat16 where there is a GPU
+    engine = engine_of(shop(3), backbone)
+    assert not backbone.mixed
+    engine.close()
+    assert backbone.mixed
+
+
+def test_the_clip_has_room_for_what_rounding_to_a_grid_adds() -> None:
+    largest = 10**8  # numbers of all slots, far more than any backbone here has
+    assert math.sqrt(largest) * 2.0**-FINENESS <= private.SLACK < 0.01

@@ -1,0 +1,249 @@
+"""What a node holds to between a request and its answer, whatever the code does that it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2_grpc import FleetStub
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.approvals import Approvals
+from clients.link import COMPONENT, Link, linked
+from clients.supernode import SuperNode
+from clients.workers import Config, Worker
+from shared.audit_log import AuditLog, entries
+from shared.bundle import PROJECT, Bundle, pack
+from shared.enrolment import node_public
+from shared.health import Health
+from shared.wire import Refusal
+from simulations.lagoon import Lagoon, ask, here
+
+
+def bundle(mark: bytes) -> Bundle:
+    content = pack({PROJECT: b"[project]\n", "clients/app.py": mark})
+    return Bundle(content, hashlib.sha256(content).hexdigest(), "1")
+
+
+ONE, OTHER = bundle(b"1\n"), bundle(b"2\n")
+Answer = Callable[[Message], Message]
+
+
+def honest(message: Message) -> Message:
+    return Message(RecordDict({"told": ConfigRecord({"yes": 1})}), reply_to=message)
+
+
+class InProcess(Worker):
+    """A worker whose code runs here, once the approvals let it."""
+
+    answers: Answer = staticmethod(honest)
+
+    def __init__(self, approvals: Approvals, digest: str, *, scratch: Path) -> None:
+        self.digest, self.over = digest, False
+        approvals.content(digest)
+
+    def answer(self, message: Message, config: Config, *, stop: threading.Event) -> Message:
+        return type(self).answers(message)
+
+    @property
+    def alive(self) -> bool:
+        return not self.over
+
+    def stop(self, grace: float = 5.0) -> None:
+        self.over = True
+
+
+@pytest.fixture
+def node(
+    lagoon: Lagoon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., SuperNode]]:
+    """Starts the node of platform "a", with one bundle approved."""
+    monkeypatch.setattr("clients.supernode.Worker", InProcess)
+    monkeypatch.setattr(InProcess, "answers", staticmethod(honest))
+    started: list[tuple[SuperNode, threading.Thread]] = []
+
+    def start(through: Callable[[Link], Link] = lambda link: link) -> SuperNode:
+        @contextmanager
+        def connect() -> Iterator[Link]:
+            with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"]) as link:
+                yield through(link)
+
+        approvals = Approvals(tmp_path / "approvals")
+        approvals.approve(approvals.offered(ONE.content, claimed=ONE.digest))
+        made = SuperNode(
+            connect=connect,
+            approvals=approvals,
+            scratch=tmp_path / "running",
+            config={"platform": "shop.toml"},
+            audit=AuditLog(tmp_path / "audit.jsonl"),
+            health=Health(),
+        )
+        thread = threading.Thread(target=made.serve, daemon=True)
+        thread.start()
+        started.append((made, thread))
+        here(lagoon, "a")
+        return made
+
+    yield start
+    for made, thread in started:
+        made.stop.set()
+        lagoon.link.stop(grace=0.1)
+        thread.join(30)
+
+
+def code_of(lagoon: Lagoon, offered: Bundle) -> int | None:
+    """The number of the refusal with which a run of this bundle is answered, if it is one."""
+    with lagoon.link.run(offered, {}) as (grid, _context):
+        (reply,) = ask(grid)
+    TaskIdentity.node_id = 1  # of this process, in which the node's thread has left its own
+    return int(reply.error.code) if reply.has_error() else None
+
+
+def test_a_running_bundle_opens_the_door_to_no_other_and_not_to_itself_once_rejected(
+    lagoon: Lagoon, node: Callable[..., SuperNode]
+) -> None:
+    made = node()
+    assert code_of(lagoon, ONE) is None
+    assert code_of(lagoon, OTHER) == Refusal.UNAPPROVED
+    assert code_of(lagoon, ONE) is None
+    made.approvals.reject(ONE.digest)
+    assert code_of(lagoon, ONE) == Refusal.UNAPPROVED
+
+
+def test_an_answer_to_another_request_than_was_asked_does_not_leave(
+    lagoon: Lagoon, node: Callable[..., SuperNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Message] = []
+
+    def to_another(message: Message) -> Message:
+        asked.append(message)
+        reply = honest(message)
+        reply.metadata.__dict__["_reply_to_message_id"] = "f" * 64
+        return reply
+
+    monkeypatch.setattr(InProcess, "answers", staticmethod(to_another))
+    node()
+    assert code_of(lagoon, ONE) == Refusal.FAILED
+    assert asked
+
+
+def test_a_request_is_written_down_before_code_sees_it_and_an_answer_before_it_leaves(
+    lagoon: Lagoon,
+    node: Callable[..., SuperNode],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, list[str]] = {}
+
+    def looking(message: Message) -> Message:
+        told["code"] = [entry.event for entry in entries(tmp_path / "audit.jsonl")]
+        return honest(message)
+
+    class Watched(Link):
+        def send(self, reply: Message) -> None:
+            told["wire"] = [entry.event for entry in entries(tmp_path / "audit.jsonl")]
+            super().send(reply)
+
+    monkeypatch.setattr(InProcess, "answers", staticmethod(looking))
+    node(lambda link: Watched(link.stub, link.held, link.node))
+    assert code_of(lagoon, ONE) is None
+    assert "asked" in told["code"]
+    assert "answered" not in told["code"]
+    assert told["wire"][-1] == "answered"
+
+
+def test_an_answer_that_cannot_be_written_down_does_not_leave(
+    lagoon: Lagoon, node: Callable[..., SuperNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message] = []
+
+    class Watched(Link):
+        def send(self, reply: Message) -> None:
+            sent.append(reply)
+            super().send(reply)
+
+    add = AuditLog.add
+
+    def full(self: AuditLog, event: str, **fields: Any) -> object:
+        if event == "answered":
+            raise OSError(28, "No space left on device")
+        return add(self, event, **fields)
+
+    monkeypatch.setattr(AuditLog, "add", full)
+    node(lambda link: Watched(link.stub, link.held, link.node))
+    with lagoon.link.run(ONE, {}) as (grid, _context):
+        assert ask(grid, timeout=1.5) == []
+    assert sent == []
+
+
+def test_how_long_an_answer_took_is_not_told() -> None:
+    requests: list[PushMessagesRequest] = []
+
+    class Stub:
+        """Takes a reply, and wants nothing more of it."""
+
+        def PushMessages(  # noqa: N802 (Flower's name)
+            self, request: PushMessagesRequest, timeout: float
+        ) -> PushMessagesResponse:
+            requests.append(request)
+            return PushMessagesResponse()
+
+        def PushObject(self, request: object, timeout: float) -> None:  # noqa: N802
+            raise AssertionError("nothing was asked for")
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    question = Message(RecordDict(), 1, "train", ttl=60.0, group_id="1")
+    question.metadata.__dict__["_message_id"] = "1"
+    link = Link(Stub(), Stub(), Node(node_id=1))  # type: ignore[arg-type]
+    link.send(honest(question))
+    (request,) = requests
+    assert list(request.clientapp_runtime_list) == [0.0]
+
+
+def activated(lagoon: Lagoon, signing: ec.EllipticCurvePrivateKey, public: bytes) -> int:
+    """The number of the node that is begun under this public key, by who signs with another."""
+    secrets = grpc.ssl_channel_credentials(lagoon.roots)
+    with grpc.secure_channel(lagoon.address, secrets) as raw:
+        channel = grpc.intercept_channel(
+            raw,
+            NodeAuthClientInterceptor(signing, signing.public_key()),
+            RuntimeVersionClientInterceptor(component_name=COMPONENT),
+        )
+        request = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0)
+        return int(FleetStub(channel).ActivateNode(request, timeout=20.0).node_id)
+
+
+def test_nobody_begins_as_the_node_of_another_s_key(lagoon: Lagoon) -> None:
+    mine, others = lagoon.keys["a"], node_public(lagoon.keys["b"].public_key())
+    with pytest.raises(grpc.RpcError) as caught:
+        activated(lagoon, mine, others)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert lagoon.link.online() == []
+    assert activated(lagoon, mine, node_public(mine.public_key())) > 0
+    assert lagoon.link.online() == ["a"]
+
+
+def test_a_bundle_that_is_not_the_one_the_run_names_is_not_even_queued(
+    lagoon: Lagoon, node: Callable[..., SuperNode]
+) -> None:
+    class Swapping(Link):
+        def bundle(self, digest: str, run: int) -> bytes:
+            return OTHER.content
+
+    made = node(lambda link: Swapping(link.stub, link.held, link.node))
+    third = bundle(b"3\n")
+    assert code_of(lagoon, third) == Refusal.UNAPPROVED
+    assert made.approvals.standing(third.digest) == "unknown"
+    assert made.approvals.standing(OTHER.digest) == "unknown"
