@@ -94,8 +94,10 @@ def gate(
 app = ClientApp(mods=[gate])
 
 # A process serves few platforms and many messages; rows and item vectors are read once, and again
-# when one of its files is written anew: who is erased from a table is absent from the next round.
-_open: dict[Path, tuple[tuple[int, ...], Platform]] = {}
+# when one of its files is written anew: who is erased from a table, or put on the list of erased
+# shoppers, is absent from the next round.
+FileState = tuple[int, int, int]  # inode, bytes, time of the last change; zeros without a file
+_open: dict[Path, tuple[tuple[FileState, ...], Platform]] = {}
 _opening = threading.Lock()
 
 
@@ -160,14 +162,24 @@ def resident(context: Context) -> Platform:
     with _opening:
         config = load_platform(path)
         listed = config.policy.pairs if config.policy is not None else None
-        files = (path, config.events.path, config.items.path, *filter(None, [listed]))
-        written = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+        others = filter(None, [listed, config.events.erased])
+        files = (path, config.events.path, config.items.path, *others)
+        written = tuple(file_state(file) for file in files)
         if path not in _open or _open[path][0] != written:
             platform = open_platform(config)
             if platform.config.policy is not None and platform.config.policy.plan is not None:
                 prove(platform.backbone, platform.table, speed=config.speed)
             _open[path] = (written, platform)
         return _open[path][1]
+
+
+def file_state(path: Path) -> FileState:
+    """What tells one state of a file from the next, even within one tick of the clock."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def named(context: Context) -> Path:

@@ -172,7 +172,7 @@ def remembered(platform: Platform, sums: Path | None) -> tuple[Recall, bool]:
         AtollError: as of `known`.
     """
     alone, joined = known(platform, sums)
-    place = settled.place_of(platform)
+    place = settled.place_of(platform.config)
     key = settled.key_of(platform, sums) if place else ""
     before = settled.kept(place, key) if place else None
     if before is not None:
@@ -181,6 +181,7 @@ def remembered(platform: Platform, sums: Path | None) -> tuple[Recall, bool]:
     first, found = weighed(platform, alone, joined)
     listens = found is not first
     if place:
+        platform.check_erasures()
         settled.keep(place, key, settled.Settled(found.weighing, listens))
     return to_serve(platform, found), listens
 

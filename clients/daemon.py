@@ -18,7 +18,7 @@ import typer
 
 from clients import egress, report
 from clients.balance import Balance, balance_of
-from clients.commands import approvals, audit, compare, doctor, join, pairs, recommend
+from clients.commands import approvals, audit, compare, doctor, erase, join, pairs, recommend
 from clients.commands import up as serving
 from clients.ledger import entries
 from clients.platform import frozen_parts
@@ -55,6 +55,7 @@ cli.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 cli.command(epilog=pairs.EXAMPLE)(pairs.pairs)
 cli.command(epilog=recommend.EXAMPLE)(recommend.recommend)
 cli.command(epilog=compare.EXAMPLE)(compare.compare)
+cli.command(epilog=erase.EXAMPLE)(erase.erase)
 cli.add_typer(approvals.cli, name="approvals")
 cli.add_typer(audit.cli, name="audit")
 

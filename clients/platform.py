@@ -23,7 +23,7 @@ from shared.events import Histories, Part, Question, question, to_date, training
 from shared.pairs import load_pairs
 from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
-from shared.tables.table import PlatformRows, read_platform
+from shared.tables.table import PlatformRows, check_erasures, read_platform
 from shared.tasks import co_visitation, next_item
 from shared.text import EncoderSpec, Progress, find_encoder, item_table, silent
 from shared.training import Rows
@@ -107,6 +107,14 @@ class Platform:
         if task == co_visitation.NAME:
             return wire.Member(name, weight, self.places.pairs.digest, task)
         return wire.Member(name, weight, self.digest, next_item.NAME)
+
+    def check_erasures(self) -> None:
+        """Refuse to go on with rows that were read before a shopper was erased.
+
+        Raises:
+            DataError: as of `shared.tables.table.check_erasures`.
+        """
+        check_erasures(self.rows, self.config)
 
     def copy(self) -> Platform:
         """The same platform with a backbone of its own, so that training disturbs nobody."""

@@ -115,12 +115,6 @@ def facts(
     accounting = f"privacy loss distributions, dp-accounting {version('dp-accounting')}"
     charges = [entry.charge for entry in released]
     abandoned = [_request(entry) for entry in own if entry.kind == "abandon"]
-    after: list[float | str | None] = [None] * len(released)
-    if plan is not None:
-        stretch = math.ceil(len(charges) / EXACT) or 1
-        for end in range(len(charges), 0, -stretch):
-            told = _told(epsilon(charges[:end], plan.delta))
-            after[max(0, end - stretch) : end] = [told] * min(stretch, end)
     backbone = config.backbone if config.backbone and config.backbone.is_file() else None
     elsewhere = [e.dataset for e in entries if e.kind == "release" and e.dataset != policy.dataset]
     found = {
@@ -136,17 +130,7 @@ def facts(
         "plan": None if plan is None else plan.public(),
         "budget": balance
         and {n: _told(v) if isinstance(v, float) else v for n, v in asdict(balance).items()},
-        "releases": [
-            {
-                **_request(entry),
-                "mechanism": entry.charge.mechanism,
-                "noise_multiplier": entry.charge.noise_multiplier,
-                "sampling_rate": entry.charge.sampling_rate,
-                "steps": entry.charge.steps,
-                "epsilon_after": told,
-            }
-            for entry, told in zip(released, after, strict=True)
-        ],
+        "releases": releases(released, None if plan is None else plan.delta),
         "other_data_sets": {name: elsewhere.count(name) for name in sorted(set(elsewhere))},
         "shopper_on_several_platforms": [
             {
@@ -176,6 +160,32 @@ def facts(
     return {**found, **words(found)}
 
 
+def releases(released: Sequence[Entry], delta: float | None) -> list[dict[str, Any]]:
+    """Each release with its charge, and ε of all up to it at δ; None where nothing is promised.
+
+    Of more than EXACT releases ε is worked out once for so many stretches, and is told of all in a
+    stretch as it stands at its end: never too low.
+    """
+    charges = [entry.charge for entry in released]
+    after: list[float | str | None] = [None] * len(released)
+    if delta is not None:
+        stretch = math.ceil(len(charges) / EXACT) or 1
+        for end in range(len(charges), 0, -stretch):
+            so_far = _told(epsilon(charges[:end], delta))
+            after[max(0, end - stretch) : end] = [so_far] * min(stretch, end)
+    return [
+        {
+            **_request(entry),
+            "mechanism": entry.charge.mechanism,
+            "noise_multiplier": entry.charge.noise_multiplier,
+            "sampling_rate": entry.charge.sampling_rate,
+            "steps": entry.charge.steps,
+            "epsilon_after": so_far,
+        }
+        for entry, so_far in zip(released, after, strict=True)
+    ]
+
+
 def write(config: PlatformConfig, folder: Path, *, told: Mapping[str, Any]) -> Path:
     """Write the facts signed as JSON, and as a page; gives the path of the JSON.
 
@@ -189,7 +199,7 @@ def write(config: PlatformConfig, folder: Path, *, told: Mapping[str, Any]) -> P
     with replacing(folder / HTML) as part:
         part.write_text(render(document), encoding="utf-8", errors="xmlcharrefreplace")
     with replacing(folder / JSON) as part:
-        part.write_bytes(_rendered(document))
+        part.write_bytes(rendered(document))
     return folder / JSON
 
 
@@ -247,7 +257,7 @@ def verify(path: Path) -> dict[str, Any]:
             raise ValueError
         key.verify(signature, canonical(found["facts"]))
         document = _document(found["facts"], signature, key)
-        if _rendered(document) != raw:
+        if rendered(document) != raw:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Unsigned):
         todo = f"ask the platform for its {JSON} as it was written"
@@ -267,7 +277,7 @@ def _document(told: Mapping[str, Any], signature: bytes, key: Ed25519PublicKey) 
     }
 
 
-def _rendered(document: Mapping[str, Any]) -> bytes:
+def rendered(document: Mapping[str, Any]) -> bytes:
     """The file."""
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 

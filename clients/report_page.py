@@ -14,6 +14,7 @@ from html import escape
 from typing import Any
 
 Facts = Mapping[str, Any]
+LARGE_DELTA = 1e-5  # above it a report warns; NIST SP 800-226 asks for far below 1 / shoppers
 UNSTATED = "to be stated by the controller"
 SECTIONS = {  # in the page's order, each with a note
     "what_is_done": "",
@@ -214,6 +215,17 @@ def render(document: Facts) -> str:
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         f'<link rel="icon" href="data:,">\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n'
         "</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def large_delta(delta: float) -> str | None:
+    """A warning where δ is larger than is good practice; None where it is not."""
+    if delta <= LARGE_DELTA:
+        return None
+    return (
+        f"LARGE δ: δ = {delta:.3g} is above {LARGE_DELTA:g}. The definition alone would allow that"
+        f" each shopper's rows come out whole with a chance of {delta:.3g}. Choose a smaller delta"
+        " in [privacy], far below 1 divided by the number of shoppers."
     )
 
 

@@ -22,6 +22,7 @@ from clients.pretrained_weighing import PRETRAINED
 from clients.weighing import FEATURES, Weighing, weighing_of
 from shared import manifest
 from shared.files import made_folder, replacing
+from shared.tables.config import PlatformConfig
 
 RULE = "weighing/6"  # of how it is found; another one finds it anew
 
@@ -39,9 +40,8 @@ class Settled:
     joined: bool
 
 
-def place_of(platform: Platform) -> Path | None:
+def place_of(config: PlatformConfig) -> Path | None:
     """The platform's file; None where it keeps no cache."""
-    config = platform.config
     return config.cache / f"weighing-{config.name}.safetensors" if config.cache else None
 
 

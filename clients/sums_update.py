@@ -68,8 +68,11 @@ def counted(
         flat = None
         if places.pairs.directed:  # fitted to rows without a Plan: it goes with exact counts alone
             flat = own(platform).own.flat.astype(np.float32)
+            platform.check_erasures()  # else what an erasure deletes would be written again
             keep_sent(policy, standing.run, flat)
-        return moved(unprotected(histories, places, weight=weight, weighing=flat), "none"), None
+        sums = unprotected(histories, places, weight=weight, weighing=flat)
+        platform.check_erasures()
+        return moved(sums, "none"), None
     if places.pairs.directed:
         raise PlanError(
             "is asked for exact counts, its shoppers are protected",
@@ -92,6 +95,7 @@ def counted(
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),
+        check=platform.check_erasures,
     )
     return from_bytes(payload), receipt
 

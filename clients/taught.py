@@ -46,7 +46,7 @@ def keep_sent(policy: Policy, run: str, flat: NDArray[np.float32]) -> None:
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    path = _place(policy)
+    path = sent_path(policy)
     made_folder(path.parent)
     with replacing(path, private=True) as part:
         save_file({"weighing": flat}, part, metadata={"run": run})
@@ -55,7 +55,7 @@ def keep_sent(policy: Policy, run: str, flat: NDArray[np.float32]) -> None:
 def sent(policy: Policy, run: str) -> NDArray[np.float64] | None:
     """[F] what was sent in this run; None if nobody knows any more."""
     try:
-        with safe_open(_place(policy), framework="np") as file:
+        with safe_open(sent_path(policy), framework="np") as file:
             if (file.metadata() or {}).get("run") != run:
                 return None
             flat = np.asarray(file.get_tensor("weighing"), np.float64)
@@ -64,5 +64,6 @@ def sent(policy: Policy, run: str) -> NDArray[np.float64] | None:
     return flat if flat.shape == (FEATURES,) else None
 
 
-def _place(policy: Policy) -> Path:
+def sent_path(policy: Policy) -> Path:
+    """Where it is written down what a platform without a Plan sent of how it weighs."""
     return policy.ledger.with_name(f"{policy.ledger.name}.weighing")

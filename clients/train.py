@@ -104,6 +104,7 @@ def update(
             engine=plain(start, strength=asked.proximal),
             stretch=stretch,
         )
+        platform.check_erasures()
         return bound(moved(after), MAX_NORM, noise="none"), None
     check_neighbours(platform, randomness.noise)
     plan = policy.plan.tightened(
@@ -138,6 +139,7 @@ def update(
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),
+        check=platform.check_erasures,
     )
     return from_bytes(payload), receipt
 
@@ -171,6 +173,7 @@ def validation(
     check_adapter(adapter, platform)
     if policy.plan is None:
         ranks = platform.rank(adapter, "validation").ranks
+        platform.check_erasures()
         return {
             wire.NDCG: float(metrics.ndcg(ranks).mean()),
             wire.HIT_RATE: float(metrics.hit_rate(ranks).mean()),
@@ -196,6 +199,7 @@ def validation(
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),
+        check=platform.check_erasures,
     )
     return metrics_of(payload)
 
@@ -262,6 +266,7 @@ def charged(
     *,
     noise: Noise,
     receipt: Receipt | None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[bytes, Receipt]:
     """What `work` makes, paid for once, however often it is asked for.
 
@@ -269,12 +274,16 @@ def charged(
     dies before that has returned nothing, and nothing stays charged. `work` that fails has touched
     rows: its charge stays, and the same request fails again without another.
 
+    `check` is called while the ledger is locked, before anything is reserved: what it raises costs
+    nothing. `atoll-client erase` holds the same lock while it changes what is read.
+
     Raises:
         DataError: `work` failed for this request before.
     """
     with Ledger.open(policy, noise=noise, receipt=receipt) as ledger:
         payload = ledger.answered(asked)
         if payload is None:
+            check()
             number = ledger.reserve(asked, charge)
             try:
                 payload = work()

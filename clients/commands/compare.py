@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from clients import beside
+from clients import beside, derived_files
 from clients.commands.recommend import AsJson, Coordinator, File, Sums, Unsigned, loaded, vouched
 from clients.compare import ALONE, ON, OWN, SUMS, Comparison, Line
 from clients.compare import compare as compared
@@ -107,7 +108,10 @@ def compare(
         for line in advice(told, platform, how=how, unsigned=unsigned, out=out):
             terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
     if out is not None and told.best in AT_HOME:
-        save_adapter(told.adapter, out, private=True)
+        opened.check_erasures()
+        made = told.adapter
+        derived_files.register(config, "adapter", out, digest=made.digest, time=time.time())
+        save_adapter(made, out, private=True)
 
 
 def named(path: Path) -> str:

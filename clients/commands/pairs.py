@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clients import derived_files
 from clients.readiness import policy_of
 from clients.sums import own_pairs
 from shared.errors import ConfigError, PlanError
 from shared.events import to_date
 from shared.pairs import save_pairs
 from shared.tables.config import load_platform
-from shared.tables.table import read_platform
+from shared.tables.table import check_erasures, read_platform
 from shared.terminal import console
 
 EXAMPLE = "Example: atoll-client pairs -p app.toml --out app.pairs"
@@ -37,6 +39,8 @@ def pairs(
         raise ConfigError("is there already", where=out, todo="name another file")
     rows = read_platform(config)
     made = own_pairs(to_date(rows.histories), rows.catalogue)
+    check_erasures(rows, config)
+    derived_files.register(config, "pairs", out, digest=made.digest, time=time.time())
     save_pairs(made, out)
     console.print(
         f"{len(made):,} pairs of {len(made.items):,} items\n{out}",

@@ -12,6 +12,7 @@
     limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
     part = [0.0, 0.6]              # optional: keep only shoppers whose hash is in this part
     draw = 0                       # optional: another number, other shoppers in a limit or part
+    erased = "boutique.erased"     # who was erased, by a hash; left out: NAME.erased by the ledger
 
     [items]
     path = "items.tsv.gz"
@@ -86,6 +87,7 @@ class EventTable:
         part: keep only shoppers whose hash, from 0 to 1, is not below the first nor from the second
             on. Whether one is kept depends on nobody else.
         draw: which hash; another gives other shoppers the same chance.
+        erased: file of the shoppers whose rows are never read again; there need not be one.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class EventTable:
     limit: int | None = None
     part: Part = WHOLE
     draw: int = 0
+    erased: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class _Events(Section):
     limit: int | None = Field(default=None, ge=2)
     part: Part = WHOLE
     draw: int = Field(default=0, ge=0, lt=2**31)
+    erased: str | None = None
 
 
 class _ItemColumns(Section):
@@ -265,6 +269,8 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         where=where,
     )
     check_metrics(policy, share_metrics=file.evaluation.share_metrics, where=where)
+    # Beside the ledger: that folder can be written to, and the file's own may not.
+    home = absolute(".") if policy is None else policy.ledger.parent
     return PlatformConfig(
         name=file.platform.name,
         weight=file.platform.weight,
@@ -276,6 +282,7 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
             limit=events.limit,
             part=checked(events.part, f"{where}: events"),
             draw=events.draw,
+            erased=optional(events.erased) or home / f"{file.platform.name}.erased",
         ),
         items=ItemTable(
             path=absolute(items.path),

@@ -26,6 +26,7 @@ def dump_platform(config: PlatformConfig) -> str:
             "limit": events.limit,
             "part": None if events.part == WHOLE else events.part,
             "draw": events.draw or None,
+            "erased": events.erased,
         },
         "items": {
             "path": items.path,

@@ -25,6 +25,7 @@ from shared.tables.config import EventTable, ItemTable
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 MISSING = ("", "nan", "null", "<na>", "\\n")  # in lower case, as pandas, Polars and SQL write it
+EMPTY = "the table is empty"  # no row of data, or blank ones only
 MAX_LISTED = 20  # columns; a message is one line
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -107,7 +108,7 @@ def _unfit(table: EventTable | ItemTable, role: str, kinds: pl.Schema) -> Column
 
 
 def _empty(table: EventTable | ItemTable) -> DataError:
-    return DataError("the table is empty", where=table.path, todo="give a table that has rows")
+    return DataError(EMPTY, where=table.path, todo="give a table that has rows")
 
 
 def _fault(table: EventTable | ItemTable) -> DataError:

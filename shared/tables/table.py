@@ -18,6 +18,7 @@ from shared.errors import DataError
 from shared.events import EVENT_SCHEMA, Histories, group
 from shared.tables.config import EventTable, ItemTable, PlatformConfig
 from shared.tables.draw import ITEMS, WHOLE, drawn, shoppers_key, within
+from shared.tables.erasure_list import load_list, without_erased
 from shared.tables.scan import read_text
 
 DAY = 86_400  # seconds
@@ -32,7 +33,7 @@ _ZONE = r" ?(Z|[+-]\d{2}:?\d{2})$"
 class ReadReport:
     """What was read, kept and dropped. Every row of the events table is counted once.
 
-    rows = blank + duplicates + unknown_items + short_events + limited_events + events
+    rows = blank + erased_rows + duplicates + unknown_items + short_events + limited_events + events
     """
 
     rows: int
@@ -49,11 +50,13 @@ class ReadReport:
     item_duplicates: int
     items_without_text: int
     min_length: int
+    erased_rows: int = 0
 
     def lines(self) -> list[str]:
         """The report in words, what did not happen left out."""
         dropped = {
             f"{self.blank:,} blank rows": self.blank,
+            f"{self.erased_rows:,} rows of erased shoppers, still in the table": self.erased_rows,
             f"{self.duplicates:,} rows that repeat another": self.duplicates,
             f"{self.unknown_items:,} events of items not in the catalogue": self.unknown_items,
             f"{self.short_shoppers:,} shoppers with fewer than {self.min_length} events"
@@ -75,12 +78,14 @@ class PlatformRows:
 
     Attributes:
         events: columns EVENT_SCHEMA, in the order of `histories.items`: row e is its event e.
+        erased: digest of the erasure list that was in force; empty where there is none.
     """
 
     events: pl.DataFrame
     catalogue: Catalogue
     histories: Histories
     report: ReadReport
+    erased: str = ""
 
 
 def read_platform(config: PlatformConfig) -> PlatformRows:
@@ -92,7 +97,12 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     """
     table = config.events
     catalogue, item_duplicates, items_without_text = _items(config.items)
-    rows, blank = read_text(table)
+    listed = load_list(table.erased)
+    every_row, blank = read_text(table)
+    rows, erased_rows = without_erased(every_row, listed)
+    if rows.is_empty():
+        todo = "give the rows of other shoppers"
+        raise DataError("holds rows of erased shoppers only", where=table.path, todo=todo)
     every = _events(rows, table).unique()
     if every["shopper"].n_unique() == 1:
         raise DataError("holds one shopper only", where=table.path, todo="give at least two")
@@ -118,7 +128,7 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     kept = long.filter(pl.col("shopper").is_in(chosen))
     kept = kept.sort("shopper", "order", "item", "day", "kind", "value")
     report = ReadReport(
-        rows=rows.height + blank,
+        rows=every_row.height + blank,
         blank=blank,
         duplicates=rows.height - every.height,
         unknown_items=every.height - known.height,
@@ -132,9 +142,26 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
         item_duplicates=item_duplicates,
         items_without_text=items_without_text,
         min_length=table.min_length,
+        erased_rows=erased_rows,
     )
     histories = group(kept, catalogue, min_length=table.min_length)
-    return PlatformRows(kept, catalogue, histories, report)
+    in_force = "" if listed is None else listed.digest
+    return PlatformRows(kept, catalogue, histories, report, in_force)
+
+
+def check_erasures(rows: PlatformRows, config: PlatformConfig) -> None:
+    """Refuse rows that were read before a shopper was erased; to be called before a result is kept.
+
+    Raises:
+        DataError: the erasure list is another one than when the rows were read, or is damaged.
+    """
+    listed = load_list(config.events.erased)
+    if rows.erased != ("" if listed is None else listed.digest):
+        raise DataError(
+            "a shopper was erased since the rows were read",
+            where=config.name,
+            todo="run it again: the rows are read anew",
+        )
 
 
 def read_catalogue(table: ItemTable) -> Catalogue:

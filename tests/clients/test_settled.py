@@ -97,7 +97,7 @@ def test_a_platform_weighs_once_and_serves_the_same(
     np.testing.assert_array_equal(again.weighing.flat, first.weighing.flat)
     contexts = shop.question("test").contexts
     np.testing.assert_array_equal(again.scores(contexts), first.scores(contexts))
-    path = place_of(shop)
+    path = place_of(shop.config)
     assert path is not None
     assert (path.parent, path.name) == (
         shop.config.cache,
@@ -142,6 +142,6 @@ def test_beside_sums_it_serves_again_as_it_settled(
 
 def test_without_a_cache_nothing_is_kept(shop: Platform, tmp_path: Path) -> None:
     bare = replace(shop, config=replace(shop.config, cache=None))
-    assert place_of(bare) is None
+    assert place_of(bare.config) is None
     remembered(bare, None)
     assert not list(tmp_path.rglob("weighing-*"))

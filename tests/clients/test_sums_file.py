@@ -110,7 +110,7 @@ def test_sums_that_own_shoppers_would_not_hear_are_left_out_and_it_is_told(
     words = ("recommend", "--history", "shop-03", "-p", file)
     heard = typed(main, *words, "--sums", sums)[1]
     assert "left out" not in heard
-    kept = place_of(shop)
+    kept = place_of(shop.config)
     assert kept is not None
     kept.unlink()
     alone = typed(main, *words)[1]

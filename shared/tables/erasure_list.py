@@ -1,0 +1,160 @@
+"""Shoppers who were erased, by a keyed hash: the reader drops their rows from then on.
+
+    identifier ─keyed BLAKE2b→ 64 hex ─→ NAME.erased ─→ read_platform leaves these rows out
+
+So an old export or a backup of the table never brings an erased shopper back. The list holds no
+identifier. Whoever has the file can still test whether one given identifier is on it, because the
+key lies in the same file: it stays pseudonymous personal data, readable by its owner alone.
+
+Records of erasures lie in a folder beside the list (NAME.erasures). The list counts them, so that a
+list that is missing or older than the records is refused instead of being read as "nobody".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from shared.errors import DataError
+from shared.signing import canonical, digest, write_private
+
+FORMAT = "atoll erasure list 1"
+KEY_BYTES = 32  # as long as the hash: guessing the key is no easier than guessing the hash
+HEX = re.compile(r"[0-9a-f]{64}")
+RECORD = re.compile(r"erasure-(\d{4,9})\.json")
+RESTORE = "put the newest copy back, so that no erased shopper is read again"
+
+
+@dataclass(frozen=True)
+class ErasureList:
+    """Who was erased from one platform's tables.
+
+    Attributes:
+        key: of the hash, 64 hex; random, made with the list.
+        shoppers: when each was put on the list, seconds since 1970, by the hash of the identifier.
+        records: how many records of erasures were written.
+    """
+
+    key: str
+    shoppers: Mapping[str, float] = field(default_factory=dict)
+    records: int = 0
+
+    def hash_of(self, shopper: str) -> str:
+        """The keyed hash of an identifier as the reader gives it: 64 hex digits."""
+        key = bytes.fromhex(self.key)
+        return blake2b(
+            shopper.encode("utf-8", "surrogatepass"), key=key, digest_size=32
+        ).hexdigest()
+
+    def __contains__(self, shopper: str) -> bool:
+        return bool(self.shoppers) and self.hash_of(shopper) in self.shoppers
+
+    def of(self, shoppers: Iterable[str]) -> list[str]:
+        """Those of the identifiers that are on the list."""
+        return [shopper for shopper in shoppers if shopper in self]
+
+    def with_shoppers(self, hashes: Iterable[str], time: float) -> ErasureList:
+        """The list with more hashes; one that is on it keeps its time."""
+        return replace(self, shoppers={**dict.fromkeys(hashes, time), **self.shoppers})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of who is on it; it changes whenever the reader has to read again."""
+        return digest(canonical({"key": self.key, "shoppers": sorted(self.shoppers)}))
+
+
+def new_list() -> ErasureList:
+    """An empty list under a new key."""
+    return ErasureList(os.urandom(KEY_BYTES).hex())
+
+
+def records_folder(path: Path) -> Path:
+    """Where the records of erasures of a list lie."""
+    return path.with_name(f"{path.stem}.erasures")
+
+
+def record_paths(path: Path) -> list[Path]:
+    """The records beside a list, in the order of their numbers."""
+    folder = records_folder(path)
+    if not folder.is_dir():
+        return []
+    numbered = {int(m[1]): it for it in folder.iterdir() if (m := RECORD.fullmatch(it.name))}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def load_list(path: Path | None) -> ErasureList | None:
+    """The list in a file; None where nobody was ever erased.
+
+    Raises:
+        DataError: it is damaged, or missing or older though records of erasures are there.
+    """
+    if path is None:
+        return None
+    newest = max((int(it.stem.partition("-")[2]) for it in record_paths(path)), default=0)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        if newest:
+            there = f"{records_folder(path).name} has {newest} records"
+            what = f"the erasure list is missing, but {there}"
+            raise DataError(what, where=path, todo=RESTORE) from None
+        return None
+    except OSError as fault:
+        why = fault.strerror or type(fault).__name__
+        todo = "make it readable for this user"
+        raise DataError(f"cannot be read ({why})", where=path, todo=todo) from None
+    found = _parsed(text)
+    if found is None:
+        raise DataError("the erasure list is damaged", where=path, todo=RESTORE)
+    if newest > found.records:
+        what = f"the erasure list is an old copy: it knows {found.records} of {newest} records"
+        raise DataError(what, where=path, todo=RESTORE)
+    return found
+
+
+def save_list(path: Path, found: ErasureList) -> None:
+    """Replace the list in one step; it is on the disk when this returns.
+
+    Raises:
+        ConfigError: it cannot be written; the one before is left.
+    """
+    told = {"format": FORMAT, **asdict(found)}
+    write_private(path, canonical({**told, "check": digest(canonical(told))}) + b"\n")
+
+
+def without_erased(rows: pl.DataFrame, listed: ErasureList | None) -> tuple[pl.DataFrame, int]:
+    """Rows of text without those of erased shoppers, and how many of these there were.
+
+    Args:
+        rows: with a column `shopper`, as `read_text` gives it.
+        listed: who was erased; None or an empty list leaves all rows.
+    """
+    if listed is None or not listed.shoppers:
+        return rows, 0
+    erased = listed.of(rows["shopper"].drop_nulls().unique().to_list())
+    if not erased:
+        return rows, 0
+    kept = rows.filter(~pl.col("shopper").is_in(erased).fill_null(False))
+    return kept, rows.height - kept.height
+
+
+def _parsed(text: bytes) -> ErasureList | None:
+    try:
+        told: dict[str, Any] = json.loads(text)
+        check = told.pop("check")
+        if told.pop("format") != FORMAT or check != digest(canonical({"format": FORMAT, **told})):
+            return None
+        shoppers = {str(name): float(time) for name, time in told.pop("shoppers").items()}
+        found = ErasureList(shoppers=shoppers, **told)
+        whole = HEX.fullmatch(found.key) and all(map(HEX.fullmatch, shoppers))
+        return found if whole and type(found.records) is int else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
