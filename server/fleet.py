@@ -183,13 +183,13 @@ class Fleet(FleetServicer):
         """A reply's head: what is stored of it is bounded, and in nobody else's way."""
         node = request.node.node_id
         try:
-            missing = self._announced(node, request)
+            missing = self._announced(node, context.key, request)
         except ReplyError as fault:
             self._refuse(node, fault, context)
         self.counter.answered.ring()
         return PushMessagesResponse(objects_to_push=missing)
 
-    def _announced(self, node: int, request: PushMessagesRequest) -> list[str]:
+    def _announced(self, node: int, key: bytes, request: PushMessagesRequest) -> list[str]:
         """The objects that a node shall send of its reply; none if nobody waits for it.
 
         Raises:
@@ -206,9 +206,10 @@ class Fleet(FleetServicer):
             raise ReplyError("sent an error that only the server makes", todo=SAME_VERSION)
         replies, state = self.counter.replies, self.state_factory.state()
         missing = replies.announced(node, header, request.message_object_trees[0])
-        if missing is None or state.store_message_res(header) is None:
+        if missing is None:
+            self._tell(key, "replied to a request that is over, or that it was not asked")
             return []
-        return missing
+        return missing if state.store_message_res(header) is not None else []
 
     def _check_run(self, header: Message) -> None:
         """Raises: FlowerError if the run is not running."""
@@ -223,7 +224,8 @@ class Fleet(FleetServicer):
         """A piece of a reply. One that nobody waits for any more is dropped, and told as stored."""
         node = request.node.node_id
         try:
-            self.counter.replies.stored(node, request.object_id, request.object_content)
+            if not self.counter.replies.stored(node, request.object_id, request.object_content):
+                self._tell(context.key, "sent an object that nobody waits for")
         except ReplyError as fault:
             self._refuse(node, fault, context)
         self.counter.answered.ring()

@@ -1,6 +1,6 @@
 """The siege: every attack against real server processes on loopback, one after another.
 
-    Row ─a process each→ Finding ─→ a table: attack, observed, required, passed
+Row ─a process each→ Finding ─→ a table: attack, observed, required, passed
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ def in_its_own_process(row: Row, folder: Path) -> Finding:
     words = [sys.executable, "-m", "simulations.siege.one", row.name, str(work), str(file)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            words,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             process.wait(row.limit)
