@@ -37,7 +37,7 @@ LARGE = ("PushMessages", "PushObject")  # methods whose messages may be large
 SMALL = 64 * 1024  # bytes of the messages of all others
 READING = 2  # large messages of one platform that are read at a time: Flower sends two
 PACE = 1 / 400  # seconds between two calls of one platform at one address, in the long run
-PULL_PACE = 1 / 50  # and for each question for work
+PULL_PACE = 1 / 25  # and for each question for work
 BEHIND = 5.0  # seconds by which calls may be early; they wait for so long
 REST = 20.0  # seconds after which one that would have to wait for longer is refused
 WORKING = 4  # calls of one platform that hold a thread at a time
@@ -198,7 +198,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
             call.abort(grpc.StatusCode.UNAUTHENTICATED, NOT_ENROLLED)
         if (handler := self.methods.get(method)) is None:
             call.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
-        signed = await loop.run_in_executor(self.door, self._signed, handler, call)
+        signed = self._signed(handler, call)  # a millisecond; a thread's turn may take longer
         request = None
 
         async def once() -> Any:
@@ -249,7 +249,8 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
             if len(content) > SMALL and call.name not in LARGE:
                 raise StopAsyncIteration
         except StopAsyncIteration:
-            await asyncio.get_running_loop().run_in_executor(self.pool, self.too_large, call)
+            if call.name in LARGE:  # others may have been given up
+                await asyncio.get_running_loop().run_in_executor(self.pool, self.too_large, call)
             call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the message is too large, or none")
         except TimeoutError:
             call.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not come in time")

@@ -50,6 +50,7 @@ log = logging.getLogger("atoll.server")
 HOLD = 20.0  # seconds that a question for work is held open; proxies cut at 60 and more
 LOOK = 0.5  # seconds between two looks at whether a held node is still admitted
 ONLINE = "online"  # of Flower's node states
+TOO_LARGE = "sent no message, or one that is too large"
 HEADS = 2**20  # bytes of a reply without its objects
 
 
@@ -235,8 +236,8 @@ class Fleet(FleetServicer):
         """A node sent a message beyond what the port takes."""
         node = self.state_factory.state().get_node_id_by_public_key(call.key)
         if node is not None:
-            self.counter.replies.spoil(node, "sent a message that is too large")
-        self._tell(call.key, "sent a message that is too large")
+            self.counter.replies.spoil(node, TOO_LARGE)
+        self._tell(call.key, TOO_LARGE)
         self.counter.answered.ring()
 
     def _refuse(self, node: int, fault: ReplyError, call: Call) -> None:

@@ -33,7 +33,7 @@ from simulations.siege.target import HONEST, MEMBER, Target, target
 PULLS, HELD_SECONDS = 3000, 40.0
 A_CONNECTION = 30  # calls
 MISDEED_SECONDS = 60.0
-OBJECTS = 50_000
+OBJECTS = 10_000
 
 Misdeed = Callable[[Link, Message], None]
 
@@ -168,6 +168,12 @@ def object_flood(link: Link, message: Message) -> None:
     announce(link, replying(message), ObjectTree(object_id=os.urandom(32).hex(), children=children))
 
 
+def oversized_head(link: Link, message: Message) -> None:
+    """Announces so many objects that their names alone take megabytes."""
+    children = [ObjectTree(object_id=os.urandom(32).hex()) for _ in range(5 * OBJECTS)]
+    announce(link, replying(message), ObjectTree(object_id=os.urandom(32).hex(), children=children))
+
+
 def oversized_reply(link: Link, message: Message) -> None:
     """Sends tensors far larger than those that it was sent."""
     tensors = {f"t{n}": np.full(2**20, n, np.float32) for n in range(8)}
@@ -265,6 +271,7 @@ MISDEEDS: Mapping[str, Misdeed] = {
         another_request,
         unasked_objects,
         object_flood,
+        oversized_head,
         oversized_reply,
         oversized_message,
         another_number,
