@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test e2e mutants lint types clean
+.PHONY: help .venv demo test e2e mutants siege lint types clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,10 @@ e2e: .venv ## server and platforms as real processes, killed and betrayed in eve
 
 mutants: .venv ## break the code in each way that is listed; some test must notice: 25 min
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/mutants/run.py
+
+siege: .venv ## attack real server processes on loopback; ends with runs/siege.md: 25 min
+	@mkdir -p runs
+	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim bench siege --out runs/siege.md
 
 lint: .venv ## ruff: faults and format
 	$(BIN)/ruff check .

@@ -4,9 +4,9 @@
     platform ─Join(token, public keys, proofs)→ coordinator's public key, CAs
     platform ─Checkpoint(of its audit log)→ the coordinator's, CAs        every minute
 
-Messages are JSON; requests travel in the headers of a call. A Token carries the CA, so that the
-first connection already goes to the right server or nowhere. Private keys stay where they are made:
-what is sent are proofs of having them.
+Messages are JSON; requests travel in the headers of a call (shared/channel.py). A Token carries
+the CA, so that the first connection already goes to the right server or nowhere. Private keys stay
+where they are made: what is sent are proofs of having them.
 """
 
 from __future__ import annotations
