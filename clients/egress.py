@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -185,7 +186,9 @@ def note(policy: Policy, kind: str, fault: BaseException) -> None:
     }
     with suppress(OSError):
         if not policy.refused.exists() or policy.refused.stat().st_size < NOTES:
-            with policy.refused.open("a", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with os.fdopen(os.open(policy.refused, flags, 0o600), "a", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)  # also one that an older version has made
                 file.write(json.dumps(line) + "\n")
 
 

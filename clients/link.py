@@ -52,6 +52,8 @@ from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 from flwr.supercore.run import Run
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
+from shared import proxy
+from shared.channel import split
 from shared.enrolment import node_public
 
 COMPONENT = "SuperNode"  # Flower's name of what this is a part of
@@ -192,6 +194,7 @@ def linked(
         ("grpc.keepalive_time_ms", 30_000),  # a cable that was pulled is found out
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.use_local_subchannel_pool", 1),  # a new link is a new handshake
+        *proxy.options(split(server)[0]),
     ]
     secrets = grpc.ssl_channel_credentials(roots)
     with grpc.secure_channel(server, secrets, options=options) as raw:

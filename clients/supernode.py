@@ -55,6 +55,7 @@ class SuperNode:
         stop: set to end.
         renew: set to connect anew, with other certificates.
         begun: set when a connection has begun.
+        way: the proxy by which the server is reached, in words; empty for none.
     """
 
     connect: Callable[[], AbstractContextManager[Link]]
@@ -66,6 +67,7 @@ class SuperNode:
     stop: threading.Event = field(default_factory=threading.Event)
     renew: threading.Event = field(default_factory=threading.Event)
     begun: threading.Event = field(default_factory=threading.Event)
+    way: str = ""
     _worker: Worker | None = None
     _bundles: dict[int, str] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ class SuperNode:
             except FAULTS as fault:
                 if time.monotonic() - began > LONGEST:
                     pause = FIRST  # it went well for a while
-                said = why(fault)
+                said = why(fault, self.way)
                 self.health.say(ready=False, state=said)
                 log.warning("no connection: %s; again in %.1f s", said, pause)
                 self.stop.wait(pause)
@@ -201,8 +203,13 @@ def refusal(code: wire.Refusal, message: Message) -> Message:
     return Message(Error(int(code), wire.REFUSALS[code]), reply_to=message)
 
 
-def why(fault: Exception) -> str:
-    """A failed connection in words that say what to look at."""
+def why(fault: Exception, way: str = "") -> str:
+    """A failed connection in words that say what to look at.
+
+    Args:
+        fault: that ended it.
+        way: the proxy by which the server is reached, in words; empty for none.
+    """
     if not isinstance(fault, grpc.RpcError):
         return str(fault) if isinstance(fault, AtollError) else f"{type(fault).__name__}: {fault}"
     code, details = fault.code(), str(fault.details() or "")
@@ -213,5 +220,5 @@ def why(fault: Exception) -> str:
     if code == grpc.StatusCode.UNAVAILABLE and nameless(details):
         return f"no such host as client.toml names for the server; {NAME}"
     if code == grpc.StatusCode.UNAVAILABLE:
-        return "the server cannot be reached"
+        return "the server cannot be reached" + (f" {way}" if way else "")
     return f"{code.name}: {details}"

@@ -22,7 +22,7 @@ from pydantic import Field
 from server import authority
 from server.certificates import san
 from server.config import Federation, FederationSection, federation_from
-from shared.channel import split
+from shared.channel import with_port
 from shared.config import Section, parse, read_toml
 from shared.enrolment import NAME
 from shared.errors import ConfigError, IdentityError
@@ -98,8 +98,8 @@ def load_home(path: Path) -> ServerHome:
             todo="name another --home, or make one with init",
         )
     file = read_toml(path / FILE, _File)
-    for listening in filter(None, (file.listen, file.health)):
-        split(listening, lowest=0)
+    with_port(file.listen, "listen")
+    with_port(file.health, "health")
     return ServerHome(
         path=path,
         name=file.name,
@@ -148,8 +148,8 @@ def make_home(
     )
     parse({"name": name, "backbone": str(backbone)}, _File, FILE)
     san(hosts)
-    for listening in filter(None, (listen, health)):
-        split(listening, lowest=0)
+    with_port(listen, "listen")
+    with_port(health, "health")
     was_there = path.exists()
     if (path / FILE).exists():
         raise already(path)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shared.errors import AdapterError
-from shared.files import replacing
+from shared.files import check_readable, replacing
 
 FORMAT = "atoll-adapter-1"
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -97,7 +97,7 @@ def save_adapter(adapter: Adapter, path: Path, *, private: bool = False) -> None
     tensors = {
         name: np.asarray(value, np.float32, order="C") for name, value in adapter.tensors.items()
     }
-    with replacing(path, private=private) as part:
+    with replacing(path, private=private, public=not private) as part:
         save_file(tensors, part, metadata=header)
 
 
@@ -112,8 +112,7 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
     Raises:
         AdapterError: missing, not an adapter, damaged, or of another backbone or task.
     """
-    if not path.is_file():
-        raise AdapterError("no such adapter file", where=path, todo="check the path")
+    check_readable(path, AdapterError, missing="no such adapter file", todo="check the path")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from shared.adapter import Adapter
 from shared.device import autocast
 from shared.errors import AdapterError, BackboneError
-from shared.files import replacing
+from shared.files import check_readable, replacing
 
 FORMAT = "atoll-backbone-1"
 
@@ -244,7 +244,7 @@ def save_backbone(backbone: Backbone, path: Path) -> str:
     """Write the frozen weights with spec and digest in the header; returns the digest."""
     digest = backbone.digest
     header = {"format": FORMAT, "spec": json.dumps(asdict(backbone.spec)), "digest": digest}
-    with replacing(path) as part:
+    with replacing(path, public=True) as part:
         save_file(_frozen(backbone), part, metadata=header)
     return digest
 
@@ -255,10 +255,8 @@ def load_backbone(path: Path) -> Backbone:
     Raises:
         BackboneError: missing, damaged, or not a backbone.
     """
-    if not path.is_file():
-        raise BackboneError(
-            "no such backbone file", where=path, todo="make one with atoll-server pretrain"
-        )
+    todo = "make one with atoll-server pretrain"
+    check_readable(path, BackboneError, missing="no such backbone file", todo=todo)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -3,8 +3,9 @@
     HOST[:PORT] ─address→ HOST:PORT        bytes ─ask→ bytes, or ConfigError (nobody there),
                                                         IdentityError (somebody else, or a refusal)
 
-Only the CAs that are given are trusted, never the machine's own. A refusal crosses as gRPC status
-with the coordinator's line; where a fault arose inside it, it says no more than that.
+A proxy that the environment names is used as gRPC does (shared/proxy.py), and named where a call
+fails. Only the CAs that are given are trusted, never the machine's own. A refusal crosses as gRPC
+status with the coordinator's line; where a fault arose inside it, it says no more than that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 
 import grpc
 
+from shared import proxy
 from shared.errors import AtollError, ConfigError, IdentityError
 
 PORT = 9092  # Flower's own for nodes
@@ -56,6 +58,25 @@ def split(text: str, *, lowest: int = 1) -> tuple[str, int]:
     return host, port
 
 
+def with_port(text: str, key: str) -> None:
+    """Refuse an address to listen on that is not HOST:PORT; the empty one is for none.
+
+    Args:
+        text: what somebody typed.
+        key: the option or key that it is of, for the error.
+
+    Raises:
+        ConfigError: it has no port, or is no address.
+    """
+    if not text:
+        return
+    host, port = split(text, lowest=0)
+    if text not in (f"{host}:{port}", f"[{host}]:{port}") or (":" in host and text[0] != "["):
+        raise ConfigError(
+            f"{key} {text!r} has no port", todo='write HOST:PORT, or "" where none is wanted'
+        )
+
+
 def ask(
     server: str, method: str, request: bytes, *, roots: bytes, seconds: float = SECONDS
 ) -> bytes:
@@ -77,6 +98,7 @@ def ask(
     trusted = grpc.ssl_channel_credentials(root_certificates=roots)
     # Each question a connection: a rotated certificate is met at once, and none is kept open.
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    options += proxy.options(split(server)[0])
     with grpc.secure_channel(server, trusted, options=options) as channel:
         try:
             call = channel.unary_unary(method)
@@ -89,6 +111,8 @@ def ask(
 def told(fault: grpc.RpcError, server: str) -> AtollError:
     """A failed call as one line."""
     code, details = fault.code(), plain(fault.details() or "")
+    way = str(proxy.route(split(server)[0]))
+    by = f" {way}" if way else ""
     status = grpc.StatusCode
     low = details.lower()
     if code == status.UNAVAILABLE and "hostname verification" in low:
@@ -104,17 +128,17 @@ def told(fault: grpc.RpcError, server: str) -> AtollError:
             todo="send nothing; check the address, and ask the coordinator",
         )
     if code == status.UNAVAILABLE and "handshake failed" in low:
-        return ConfigError("no TLS there", where=server, todo="check the address and the port")
+        return ConfigError(f"no TLS there{by}", where=server, todo="check the address and the port")
     if code == status.UNAVAILABLE and nameless(details):
-        return ConfigError("no such host", where=server, todo=NAME)
+        return ConfigError(f"no such host{by}", where=server, todo=NAME)
     if code == status.UNAVAILABLE:
         return ConfigError(
-            "nobody answers there",
+            f"nobody answers there{by}",
             where=server,
             todo="check the address, the network and whether the coordinator is up",
         )
     if code == status.DEADLINE_EXCEEDED:
-        return ConfigError("no answer in time", where=server, todo="try again in a minute")
+        return ConfigError(f"no answer in time{by}", where=server, todo="try again in a minute")
     if code == status.UNIMPLEMENTED:
         return IdentityError(
             "no Atoll coordinator of this version",

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from shared.errors import ConfigError
+from shared.errors import AtollError, ConfigError
 
 
 @contextmanager
-def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False, public: bool = False) -> Iterator[Path]:
     """A path to write to that durably takes `path`'s place, only if the body succeeds.
 
     Args:
         path: to be replaced.
         private: only its owner may read it, from the first byte on.
+        public: whoever the umask lets may read it, also where a library writes it for its owner
+            alone, as safetensors 0.8 does.
 
     Raises:
         ConfigError: the disk is full, or the folder is missing or may not be written to.
@@ -31,6 +33,8 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         yield part
         if private:  # whoever writes may have put another file there
             os.chmod(part, 0o600)
+        if public:
+            os.chmod(part, 0o666 & ~umask())
         # On the disk before it has the name, and the name before anybody is told.
         sync(part)
         os.replace(part, path)
@@ -39,6 +43,39 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         raise unwritable(path, fault) from fault
     finally:
         part.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """This process's umask, which may be asked for only by setting it: other threads write too."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(it for it in lines if it.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def check_readable(path: Path, error: type[AtollError], *, missing: str, todo: str) -> None:
+    """Refuse a file that is not there or may not be read, with the system's own reason.
+
+    Args:
+        path: of the file.
+        error: what is raised.
+        missing: what to say if it is not there.
+        todo: the next step then.
+
+    Raises:
+        AtollError: of the type `error`.
+    """
+    try:
+        if not path.is_file():
+            raise error(missing, where=path, todo=todo)
+        path.open("rb").close()
+    except OSError as fault:
+        why = fault.strerror or type(fault).__name__
+        raise error(
+            f"cannot be read ({why})", where=path, todo="mend its rights, or those of its folder"
+        ) from None
 
 
 def sync(path: Path) -> None:

@@ -7,13 +7,16 @@ GET /ready    200 when it can do its work, else 503; what it is doing, as JSON
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
-from shared.errors import ConfigError
+from shared.channel import split
+from shared.errors import AtollError, ConfigError
 
 Fact = str | int | float | bool | None
 PATIENCE = 5.0  # seconds that a caller may take to say what it wants
@@ -38,6 +41,25 @@ class Health:
             return {**self._told, "seconds": round(time.monotonic() - self._since, 1)}
 
 
+class _Server(ThreadingHTTPServer):
+    """An HTTP server on an address of either family."""
+
+    daemon_threads = True
+
+    def __init__(
+        self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler]
+    ) -> None:
+        host, port = address
+        # As the system resolves the name; of several addresses the first.
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Bind the address, without asking a name server what this machine is called."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+
 @contextmanager
 def served(address: str, health: Health) -> Iterator[int]:
     """Answer on HOST:PORT until the body ends; yields the port. An empty address serves nobody.
@@ -48,7 +70,6 @@ def served(address: str, health: Health) -> Iterator[int]:
     if not address:
         yield 0
         return
-    host, _, port = address.rpartition(":")
 
     class Answer(BaseHTTPRequestHandler):
         timeout = PATIENCE
@@ -74,14 +95,14 @@ def served(address: str, health: Health) -> Iterator[int]:
             """A probe every few seconds is no news."""
 
     try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), Answer)
-    except (OSError, ValueError, OverflowError) as fault:
+        host, port = split(address, lowest=0)
+        server = _Server((host, port), Answer)
+    except (OSError, AtollError) as fault:
         raise ConfigError(
             f"cannot serve health there ({fault})",
             where=address,
             todo='set health to another HOST:PORT, or to "" for none',
         ) from fault
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shared.errors import PairsError
-from shared.files import replacing
+from shared.files import check_readable, replacing
 from shared.words import Words
 
 FORMAT = "atoll-pairs-1"
@@ -169,7 +169,7 @@ def save_pairs(pairs: Pairs, path: Path) -> None:
         "nearness": pairs.nearness,
     }
     header = {"format": FORMAT, "digest": pairs.digest, "directed": json.dumps(pairs.directed)}
-    with replacing(path) as part:
+    with replacing(path, public=True) as part:
         save_file(columns, part, metadata=header)
 
 
@@ -179,8 +179,7 @@ def load_pairs(path: Path) -> Pairs:
     Raises:
         PairsError: missing, something else, or damaged.
     """
-    if not path.is_file():
-        raise PairsError("no such file of pairs", where=path, todo="check the path")
+    check_readable(path, PairsError, missing="no such file of pairs", todo="check the path")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}

@@ -24,6 +24,7 @@ from shared.channel import NAME, split
 from shared.doctor import Check, tried
 from shared.enrolment import hello
 from shared.errors import AtollError, ConfigError, IdentityError
+from shared.proxy import connected, route
 from shared.tables.config import PlatformConfig, load_platform
 from shared.tables.table import read_platform
 from shared.trust import authorities
@@ -174,9 +175,13 @@ def _trust(member: Membership, now: float) -> str:
 def _reach(member: Membership) -> str:
     """Whether the coordinator's port answers."""
     host, port = split(member.server)
+    way = route(host)
     try:
-        with socket.create_connection((host, port), timeout=SECONDS) as connection:
-            return f"{member.server} is {connection.getpeername()[0]}"
+        with connected(host, port, timeout=SECONDS) as connection:
+            if way.host:
+                return f"{member.server}, {way}"
+            direct = f", {way}" if str(way) else ""
+            return f"{member.server} is {connection.getpeername()[0]}{direct}"
     except (socket.gaierror, UnicodeError):  # not found, or no name by its form
         raise ConfigError("no such host", where=member.server, todo=NAME) from None
     except OSError as fault:
@@ -196,7 +201,7 @@ def _certificate(member: Membership, now: float) -> str:
     context.set_alpn_protocols(["h2"])
     try:
         with (
-            socket.create_connection((host, port), timeout=SECONDS) as plain,
+            connected(host, port, timeout=SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host) as secured,
         ):
             until = ssl.cert_time_to_seconds(str((secured.getpeercert() or {})["notAfter"]))

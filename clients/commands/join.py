@@ -9,8 +9,8 @@ import typer
 
 from clients import membership
 from shared.audit_log import AuditLog
-from shared.channel import split
-from shared.errors import ConfigError
+from shared.channel import split, with_port
+from shared.proxy import route
 from shared.terminal import console, stderr
 from shared.token import Token
 
@@ -46,7 +46,9 @@ def join(
     ] = membership.HEALTH,
 ) -> None:
     """Join a federation: make this platform's keys, here, and have the coordinator let it in."""
-    check_health(health)
+    with_port(health, "--health")
+    if way := str(route(split(server)[0])):
+        stderr.print(f"{server} is reached {way}", highlight=False, markup=False, soft_wrap=True)
     word = typer.get_text_stream("stdin").read() if token == "-" else token
     made = membership.join(
         Token.read(word), server, platform_file=platform, home=home, health=health
@@ -67,18 +69,3 @@ def join(
         markup=False,
         soft_wrap=True,
     )
-
-
-def check_health(text: str) -> None:
-    """Refuse what is no address to tell health at; unlike a coordinator's, it has no default port.
-
-    Raises:
-        ConfigError: it is neither HOST:PORT nor empty.
-    """
-    if not text:
-        return
-    host, port = split(text, lowest=0)
-    if text not in (f"{host}:{port}", f"[{host}]:{port}"):
-        raise ConfigError(
-            f"--health {text!r} has no port", todo='write HOST:PORT, or "" for no health'
-        )

@@ -23,11 +23,13 @@ from clients.supernode import SuperNode
 from clients.workers import Config
 from shared import logs
 from shared.audit_log import AuditLog
+from shared.channel import split
 from shared.ending import Ending
 from shared.errors import AtollError, ConfigError
 from shared.files import made_folder
 from shared.health import Health, served
 from shared.locking import alone
+from shared.proxy import route
 from shared.tables.config import load_platform
 
 log = logging.getLogger("atoll.client")
@@ -91,7 +93,10 @@ def serve(member: Membership, config: Config, stack: ExitStack, stop: threading.
         audit=audit,
         health=health,
         stop=stop,
+        way=str(route(split(member.server)[0])),
     )
+    if node.way:
+        log.info("the server is reached %s", node.way)
     audit.add("started")
     stack.callback(lambda: audit.add("stopped"))
     checkpoints = threading.Thread(target=exchange, args=(member, audit, node), daemon=True)

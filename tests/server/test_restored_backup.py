@@ -24,6 +24,7 @@ from shared import enrolment as wire
 from shared.audit_log import entries, verify
 from shared.channel import REQUEST
 from shared.checkpoints import Checkpoint, Checkpoints
+from shared.doctor import Check
 from shared.errors import AuditError, IdentityError
 from shared.evictions import Eviction, Evictions
 from shared.signing import public_of, sign, signing_key
