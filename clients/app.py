@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,6 +168,16 @@ def resident(context: Context) -> Platform:
                 prove(platform.backbone, platform.table, speed=config.speed)
             _open[path] = (written, platform)
         return _open[path][1]
+
+
+def close(files: Iterable[Path]) -> None:
+    """Let go of these platforms' rows and item vectors, by their files.
+
+    A process that runs one federation after another would else keep the platforms of all.
+    """
+    with _opening:
+        for file in files:
+            _open.pop(file.resolve(), None)
 
 
 def named(context: Context) -> Path:
