@@ -34,6 +34,14 @@ settings.load_profile("atoll")
 WORDS = ("tea", "cup", "red", "oak", "ink", "pen", "wool", "salt", "lamp", "rope", "bell", "kite")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache folder is one of the tests' own, for child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text encoder in Hugging Face layout: two layers of random weights, a few words."""
