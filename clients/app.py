@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -180,6 +180,16 @@ def file_state(path: Path) -> FileState:
     except OSError:
         return 0, 0, 0
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def close(files: Iterable[Path]) -> None:
+    """Let go of these platforms' rows and item vectors, by their files.
+
+    A process that runs one federation after another would else keep the platforms of all.
+    """
+    with _opening:
+        for file in files:
+            _open.pop(file.resolve(), None)
 
 
 def named(context: Context) -> Path:

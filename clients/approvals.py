@@ -237,7 +237,7 @@ class Approvals:
 
     def _decide(self, decision: Decision) -> Decision:
         with replacing(self._path(decision.digest, "json")) as part:
-            part.write_text(json.dumps(asdict(decision)) + "\n")
+            part.write_text(json.dumps(asdict(decision)) + "\n", encoding="utf-8")
         return decision
 
     def _decision(self, digest: str) -> Decision | None:
@@ -245,7 +245,7 @@ class Approvals:
             return None
         path = self._path(digest, "json")
         try:
-            told = json.loads(path.read_text())
+            told = json.loads(path.read_text(encoding="utf-8"))
             standing = cast(Standing, str(told["standing"]))
             if told["digest"] != digest or standing not in ("approved", "waiting", "rejected"):
                 raise ValueError

@@ -182,7 +182,8 @@ def remembered(platform: Platform, sums: Path | None) -> tuple[Recall, bool]:
     listens = found is not first
     if place:
         platform.check_erasures()
-        settled.keep(place, key, settled.Settled(found.weighing, listens))
+        kept = settled.Settled(found.weighing, listens)
+        settled.keep(place, key, kept, spare=platform.config.cache is None)
     return to_serve(platform, found), listens
 
 

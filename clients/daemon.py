@@ -69,7 +69,7 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
     report = read_platform(config).report
     privacy = privacy_line(config.policy, report.shoppers)
     if as_json:
-        terminal.console.print_json(json.dumps({"platform": config.name, **asdict(report)}))
+        terminal.print_json({"platform": config.name, **asdict(report)})
         return
     for line in [*report.lines(), privacy]:
         told = f"{config.name}: {line}"
@@ -93,7 +93,7 @@ def budget(platform: PlatformFile, as_json: AsJson = False) -> None:
     if as_json:
         plan = policy.plan.public()
         told = {"platform": config.name, **asdict(found), "noise": noise, "plan": plan}
-        terminal.console.print_json(json.dumps(told))
+        terminal.print_json(told)
         return
     for line in [*budget_lines(found, policy.plan), *(SIMULATED if "simulated" in noise else ())]:
         terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)

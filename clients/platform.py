@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
-import torch
 from torch import Tensor
 
+from clients.item_data import ItemData, item_data, places
 from clients.sums import Places
 from shared import wire
 from shared.adapter import Adapter
 from shared.backbone import Backbone, fill_slots, load_backbone, read_slots
+from shared.cache_folder import default_cache
 from shared.device import pick_device
 from shared.errors import BackboneError, ConfigError, PlanError
 from shared.events import Histories, Part, Question, question, to_date, training_part
-from shared.pairs import load_pairs
 from shared.ranking import Ranking, rank
 from shared.tables.config import PlatformConfig
 from shared.tables.table import PlatformRows, check_erasures, read_platform
@@ -37,16 +37,21 @@ class Platform:
     Attributes:
         config: what its file says.
         rows: what was read.
-        table: [N, W] unit vectors of its Catalogue, on the device.
+        item_data: of its Catalogue; platforms of one catalogue share it.
         backbone: its own copy; training overwrites the adapter slots.
         digest: the backbone's.
     """
 
     config: PlatformConfig
     rows: PlatformRows
-    table: Tensor
+    item_data: ItemData
     backbone: Backbone
     digest: str
+
+    @property
+    def table(self) -> Tensor:
+        """[N, W] unit vectors of its Catalogue, on the device."""
+        return self.item_data.table
 
     @cached_property
     def training(self) -> Rows:
@@ -79,10 +84,10 @@ class Platform:
         zeros = {name: tensor * 0 for name, tensor in slots.tensors.items()}
         return Adapter(zeros, backbone=slots.backbone, task=slots.task)
 
-    @cached_property
+    @property
     def texts(self) -> Texts:
         """What its texts say of two items."""
-        return Texts.of(self.table.cpu().numpy(), self.rows.catalogue.texts)
+        return self.item_data.texts
 
     @cached_property
     def places(self) -> Places:
@@ -99,7 +104,7 @@ class Platform:
                 where=self.config.name,
                 todo="write one into its file",
             )
-        return Places(load_pairs(policy.pairs), self.rows.catalogue.position)
+        return places(policy.pairs, self.rows.catalogue)
 
     def member(self, task: str) -> wire.Member:
         """What it says of itself to whoever asks for this task; all of it public."""
@@ -172,9 +177,23 @@ def open_platform(
     frozen, text = frozen_parts(config)
     rows = rows or read_platform(config)
     gpu = config.participation.gpu
-    vectors = item_table(rows.catalogue, text, cache=config.cache, progress=progress, gpu=gpu)
     # Under a Plan the CPU: a GPU's float32 depends on a row's place in a product (decision 12).
     under_plan = config.policy is not None and config.policy.plan is not None
     device = pick_device("never" if under_plan else gpu)
-    table = torch.from_numpy(vectors).to(device)
-    return Platform(config, rows, table, frozen.to(device), frozen.digest)
+    data = item_data(
+        rows.catalogue,
+        encoder=text.digest,
+        encoding=pick_device(gpu).type,
+        device=device,
+        vectors=partial(
+            item_table,
+            rows.catalogue,
+            text,
+            cache=config.cache or default_cache(),
+            spare=config.cache is None,
+            progress=progress,
+            gpu=gpu,
+        ),
+    )
+    rows = replace(rows, catalogue=data.catalogue)
+    return Platform(config, rows, data, frozen.to(device), frozen.digest)

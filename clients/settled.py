@@ -10,6 +10,7 @@ read it.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from clients.platform import Platform
 from clients.pretrained_weighing import PRETRAINED
 from clients.weighing import FEATURES, Weighing, weighing_of
 from shared import manifest
+from shared.cache_folder import default_cache
+from shared.errors import ConfigError
 from shared.files import made_folder, replacing
 from shared.tables.config import PlatformConfig
+
+log = logging.getLogger("atoll.cache")
 
 RULE = "weighing/6"  # of how it is found; another one finds it anew
 
@@ -41,8 +46,12 @@ class Settled:
 
 
 def place_of(config: PlatformConfig) -> Path | None:
-    """The platform's file; None where it keeps no cache."""
-    return config.cache / f"weighing-{config.name}.safetensors" if config.cache else None
+    """Where a platform keeps how it weighs, in the cache that its file names or the user's own.
+
+    None where there can be no cache.
+    """
+    folder = config.cache or default_cache()
+    return folder / f"weighing-{config.name}.safetensors" if folder else None
 
 
 def key_of(platform: Platform, sums: Path | None) -> str:
@@ -71,14 +80,25 @@ def kept(path: Path, key: str) -> Settled | None:
     return Settled(weighing_of(flat), told.get("joined") == "True")
 
 
-def keep(path: Path, key: str, settled: Settled) -> None:
+def keep(path: Path, key: str, settled: Settled, *, spare: bool = False) -> None:
     """Put it in the place of what was settled before.
+
+    Args:
+        path: of the file.
+        key: of everything that decides it.
+        settled: on what.
+        spare: nobody named the folder, so that one which cannot be written to costs time alone.
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    made_folder(path.parent)
     header = {"key": key, "joined": str(settled.joined)}
     flat = np.ascontiguousarray(settled.weighing.flat)
-    with replacing(path, private=True) as part:
-        save_file({"weighing": flat}, part, metadata=header)
+    try:
+        made_folder(path.parent)
+        with replacing(path, private=True) as part:
+            save_file({"weighing": flat}, part, metadata=header)
+    except ConfigError as fault:
+        if not spare:
+            raise
+        log.warning("how this platform weighs is not kept: %s", fault)

@@ -118,7 +118,8 @@ def pretrain(
             for source, part in zip(sources, read, strict=True)
         }
         card.write_text(
-            model_card(made, digest=digest, encoder=text, recipe=recipe, seed=seed, sources=sizes)
+            model_card(made, digest=digest, encoder=text, recipe=recipe, seed=seed, sources=sizes),
+            encoding="utf-8",
         )
     return digest
 

@@ -33,7 +33,7 @@ def publish(home: Path, bundle: Bundle) -> Path:
     with replacing(path) as part:
         part.write_bytes(bundle.content)
     with replacing(folder / "current") as part:
-        part.write_text(bundle.digest + "\n")
+        part.write_text(bundle.digest + "\n", encoding="utf-8")
     return path
 
 

@@ -135,7 +135,7 @@ def held_in(home: Path, name: str | None, out: Path | None) -> None:
         said(text.removesuffix("\n"))
         return
     with replacing(out) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
     said(f"{len(its)} checkpoints of {name}\n{out}")
 
 

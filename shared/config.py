@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import ConfigError
+from shared.file_kinds import other_kind
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,7 +35,8 @@ def read_toml(path: Path, model: type[M]) -> M:
     """The file's content as `model`.
 
     Raises:
-        ConfigError: the file is missing, is not TOML, or `parse` refuses what it holds.
+        ConfigError: the file is missing, is not TOML, is another kind of file, or `parse` refuses
+            what it holds.
     """
     try:
         text = path.read_bytes().decode()
@@ -52,7 +54,13 @@ def read_toml(path: Path, model: type[M]) -> M:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", where=path, todo="mend that line") from None
-    return parse(mapping, model, str(path))
+    try:
+        return parse(mapping, model, str(path))
+    except ConfigError:
+        if other := other_kind(mapping, model.model_fields):
+            what, todo = other
+            raise ConfigError(what, where=path, todo=todo) from None
+        raise
 
 
 def parse(mapping: Mapping[str, Any], model: type[M], where: str) -> M:

@@ -8,7 +8,6 @@ A check never raises and changes nothing: what is wrong is what it is there to s
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import socket
@@ -25,7 +24,7 @@ from packaging.requirements import Requirement
 
 from shared.channel import split
 from shared.errors import AtollError
-from shared.terminal import console
+from shared.terminal import console, print_json
 
 GIB = 2**30
 DISK = 1 * GIB  # rounds and bundles of months; an Adapter is a few hundred kB
@@ -81,7 +80,7 @@ def end(checks: Sequence[Check], *, as_json: bool) -> None:
         typer.Exit: one is wrong; the exit code is 2.
     """
     if as_json:
-        console.print_json(json.dumps([asdict(check) for check in checks]))
+        print_json([asdict(check) for check in checks])
     else:
         for check in checks:
             console.print(check.line(), highlight=False, markup=False, soft_wrap=True)
@@ -144,7 +143,7 @@ def disk(folder: Path, *, least: int = DISK) -> Check:
 def memory(*, least: int = MEMORY, source: Path = Path("/proc/meminfo")) -> Check:
     """Memory that a program could have now."""
     try:
-        lines = source.read_text().splitlines()
+        lines = source.read_text(encoding="utf-8").splitlines()
         free = next(int(it.split()[1]) for it in lines if it.startswith("MemAvailable:")) * 1024
     except (OSError, StopIteration, ValueError, IndexError):
         return Check("memory", None, "this system does not say")

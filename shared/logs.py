@@ -12,6 +12,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from shared.printable import tolerate
+
 PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 FLOWER = "flwr"
 
@@ -40,6 +42,7 @@ def to_stderr(*, as_json: bool | None = None) -> None:
     Args:
         as_json: JSON or text; None is text on a terminal and JSON elsewhere.
     """
+    tolerate(sys.stderr)
     handler = logging.StreamHandler(sys.stderr)
     if as_json or (as_json is None and not sys.stderr.isatty()):
         handler.setFormatter(JsonLines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 import threading
@@ -13,16 +14,22 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from shared import text
+from shared import printable, text
 from shared.errors import AtollError
+from shared.printable import tolerate
 
 console = Console()
 stderr = Console(stderr=True)
 
 
 def run(cli: typer.Typer) -> None:
-    """Run a command line; an AtollError becomes one line on standard error and exit code 2."""
+    """Run a command line; an AtollError becomes one line on standard error and exit code 2.
+
+    Standard output and error take every character, whatever their encoding.
+    """
+    tolerate(sys.stdout, sys.stderr)
     try:
         cli()
     except AtollError as fault:
@@ -33,6 +40,22 @@ def run(cli: typer.Typer) -> None:
             emoji=False,
         )
         sys.exit(2)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Text of a table's cell, as wide as it will be in the encoding of standard output."""
+    return Text(encodable(text), style)
+
+
+def encodable(text: str) -> str:
+    """The text as standard output shows it in its encoding, to lay out columns by."""
+    return printable.encodable(text, console.encoding)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output, in ASCII where that is not UTF-8."""
+    ascii_only = not console.encoding.startswith("utf")
+    console.print_json(json.dumps(value), ensure_ascii=ascii_only)
 
 
 @contextlib.contextmanager

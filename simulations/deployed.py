@@ -38,6 +38,11 @@ PATIENCE = 120.0  # seconds for a process to be ready on a busy machine
 ROOT = Path(__file__).parents[1]
 
 
+def tail(log: Path, count: int = 2000) -> str:
+    """The last characters of a log."""
+    return log.read_text(encoding="utf-8", errors="replace")[-count:]
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -84,7 +89,7 @@ class Daemon:
                 raise RoundError(
                     f"is not where it should be (exit code {self.process.poll()}, says {told})",
                     where=self.log,
-                    todo="look at its last lines: " + self.log.read_text()[-2000:],
+                    todo=f"look at its last lines: {tail(self.log)}",
                 )
             time.sleep(LOOK)
 
@@ -167,9 +172,9 @@ class Deployment:
     def settle(self, federation: Mapping[str, int | float | str]) -> None:
         """Write [federation] anew."""
         file = self.home / "server.toml"
-        before = file.read_text().partition("[federation]")[0]
+        before = file.read_text(encoding="utf-8").partition("[federation]")[0]
         lines = [f"{name} = {json.dumps(value)}" for name, value in federation.items()]
-        file.write_text("\n".join([before + "[federation]", *lines, ""]))
+        file.write_text("\n".join([before + "[federation]", *lines, ""]), encoding="utf-8")
 
     def server(self, *options: str) -> Daemon:
         """Start the server."""
@@ -182,7 +187,8 @@ class Deployment:
             self.token(name), f"127.0.0.1:{self.port}", platform_file=self.platforms[name]
         )
         file = member.home / "client.toml"  # several on one machine need ports of their own
-        file.write_text(file.read_text().replace(HEALTH, f"127.0.0.1:{free_port()}"))
+        before = file.read_text(encoding="utf-8")
+        file.write_text(before.replace(HEALTH, f"127.0.0.1:{free_port()}"), encoding="utf-8")
         if approve:
             self.approve(name)
         return member.home
@@ -230,7 +236,7 @@ class Deployment:
                 raise RoundError(
                     f"round {last} is not there after {seconds:.0f} s, but {done}",
                     where=self.folder,
-                    todo=(self.folder / "server.log").read_text()[-2000:],
+                    todo=tail(self.folder / "server.log"),
                 )
             time.sleep(LOOK)
 

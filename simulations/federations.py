@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from threadpoolctl import threadpool_limits
 
-from clients.app import SIMULATED
+from clients.app import SIMULATED, close
 from clients.app import app as client_app
 from server.app import app as server_app
 from server.config import one_round
@@ -114,15 +114,18 @@ def driven(
     if engine == "ray":
         run_on_ray(server_app, client_app, run_config=config, nodes=nodes)
         return
-    with one_core_each():
-        run_in_process(
-            server_app,
-            client_app,
-            run_config=config,
-            nodes=nodes,
-            threads=threads,
-            faults=faults,
-        )
+    try:
+        with one_core_each():
+            run_in_process(
+                server_app,
+                client_app,
+                run_config=config,
+                nodes=nodes,
+                threads=threads,
+                faults=faults,
+            )
+    finally:
+        close(files.values())
 
 
 def federate_privately(

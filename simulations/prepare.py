@@ -19,10 +19,10 @@ from server.pretrain import pretrain
 from shared.backbone import new_backbone, save_backbone
 from shared.errors import DataError
 from shared.events import Histories, Part, question, to_date, training_part
-from shared.files import made_folder, replacing
+from shared.files import made_folder
 from shared.pairs import save_pairs
 from shared.tables.config import PlatformConfig, load_platform
-from shared.tables.dump import dump_platform
+from shared.tables.dump import write_platform
 from shared.tables.table import PlatformRows, read_platform
 from shared.text import Progress, find_encoder, silent, titled
 from simulations.protected import unprotected
@@ -97,7 +97,7 @@ def prepare(
     elif backbone is None:
         backbone = source_backbone(scenario, out, cache=cache, seed=seed, progress=progress)
     met = near = None
-    if scenario.sums is not None:
+    if scenario.sums is not None and len(configs) > 1:  # one platform has nobody to sum with
         met, near = lists(scenario, rows, out, cache=cache, progress=progress)
     mine = [
         unprotected(
@@ -115,8 +115,7 @@ def prepare(
     place = made_folder(out / "platforms")
     for config in mine:
         files[config.name] = place / f"{config.name}.toml"
-        with replacing(files[config.name]) as part:
-            part.write_text(dump_platform(config))
+        write_platform(config, files[config.name], within=out)
     return Ready(tuple(platforms), files, backbone, met, near)
 
 

@@ -24,10 +24,10 @@ from server.config import Federation
 from server.registry import Registry
 from shared.accounting import Charge, scale_for
 from shared.errors import ConfigError
-from shared.files import made_folder, replacing
+from shared.files import made_folder
 from shared.plan import Plan, default_delta, plan
-from shared.tables.config import PlatformConfig
-from shared.tables.dump import dump_platform
+from shared.tables.config import PlatformConfig, load_platform
+from shared.tables.dump import write_platform
 from shared.tables.policy import Policy
 from simulations.scenario import Scenario
 
@@ -47,6 +47,11 @@ class Protected:
     federation: Federation
     out: Path
     configs: tuple[PlatformConfig, ...]
+
+    @property
+    def run(self) -> Path:
+        """Folder of the whole run, that of the federation without Plans."""
+        return self.out.parents[1]
 
     @property
     def files(self) -> dict[str, Path]:
@@ -129,7 +134,9 @@ def write(it: Protected, *, resume: bool) -> None:
     if resume:
         for config in it.configs:
             file = it.files[config.name]
-            if not file.is_file() or file.read_text() != dump_platform(config):
+            before = load_platform(file) if file.is_file() else None
+            # Which cache there was changes no figure.
+            if before is None or replace(before, cache=config.cache) != config:
                 raise ConfigError(
                     "the rounds recorded are of another Plan",
                     where=file,
@@ -140,8 +147,7 @@ def write(it: Protected, *, resume: bool) -> None:
     made_folder(it.out / "platforms")
     made_folder(it.out / "ledgers")
     for config in it.configs:
-        with replacing(it.files[config.name]) as part:
-            part.write_text(dump_platform(config))
+        write_platform(config, it.files[config.name], within=it.run)
 
 
 def sums_noise(scenario: Scenario, *, epsilon: float) -> float | None:

@@ -85,17 +85,13 @@ def read_test(
         progress(f"{platform.config.name} test", place, len(names))
         # By its own number, so that one scorer more changes none of SCORERS' intervals.
         number = SCORERS.index(name) if name in SCORERS else len(SCORERS) + place
-        rng = np.random.default_rng([*seed, number])
-        more: dict[str, object] = {"validation": None, "kept": None}
-        if name in kept:
-            state = kept[name]
+        state = kept.get(name)
+        if state is not None:
             ranking = ranked.get(id(state)) or state.rank(platform, "test")
             ranked[id(state)] = ranking
-            more = {"validation": {"ndcg@10": state.validation}, "kept": state.name}
         else:
             ranking = rank(counted[name], asked, items=items)
-        figures = metrics.summary(ranking, items, rng=rng, resamples=resamples)
-        scorers[name] = {**figures, **more}
+        scorers[name] = _row(ranking, state, items=items, resamples=resamples, seed=(*seed, number))
         gains[name] = np.asarray(metrics.ndcg(ranking.ranks), np.float64)
     progress(f"{platform.config.name} test", len(names), len(names))
     histories = platform.rows.histories
@@ -120,9 +116,39 @@ def read_test(
     return entry
 
 
+def read_scorer(
+    platform: Platform, name: str, state: Kept, *, resamples: int, seed: Sequence[int]
+) -> dict[str, Any]:
+    """Read the test part once for one of SCORERS: its row of metrics.json.
+
+    It is the row that `read_test` would give among others, as of `seed`.
+    """
+    return _row(
+        state.rank(platform, "test"),
+        state,
+        items=len(platform.rows.catalogue),
+        resamples=resamples,
+        seed=(*seed, SCORERS.index(name)),
+    )
+
+
+def _row(
+    ranking: Ranking, state: Kept | None, *, items: int, resamples: int, seed: Sequence[int]
+) -> dict[str, Any]:
+    """Figures with intervals, and which state they are of; None is a scorer that only counts."""
+    rng = np.random.default_rng(list(seed))
+    figures = metrics.summary(ranking, items, rng=rng, resamples=resamples)
+    if state is None:
+        return {**figures, "validation": None, "kept": None}
+    return {**figures, "validation": {"ndcg@10": state.validation}, "kept": state.name}
+
+
 def corrected(tables: Mapping[str, Any]) -> None:
-    """Add to each comparison with local Holm's p over all of them, and judge by it."""
-    every = [it for table in tables.values() for it in table["against_local"].values()]
+    """Add to each comparison with local Holm's p over all of them, and judge by it.
+
+    Where nothing was federated there is none.
+    """
+    every = [it for table in tables.values() for it in table.get("against_local", {}).values()]
     for it, p in zip(every, metrics.holm([it["p"] for it in every]), strict=True):
         it["p_holm"] = p
         it["verdict"] = metrics.worded(it["difference"], p)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -14,7 +13,6 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
-from rich.text import Text
 
 from clients import beside, derived_files
 from clients.commands.recommend import AsJson, Coordinator, File, Sums, Unsigned, loaded, vouched
@@ -100,7 +98,7 @@ def compare(
         )
     if as_json:
         found_out = {name: it for name, it in asdict(told).items() if name != "adapter"}
-        terminal.console.print_json(json.dumps({"platform": config.name, **found_out}))
+        terminal.print_json({"platform": config.name, **found_out})
     else:
         terminal.console.print(comparison_table(told, config.name))
         how = ["--sums", str(sums)] if told.listens else []
@@ -128,7 +126,7 @@ def once(states: dict[str, Adapter]) -> dict[str, Adapter]:
 def comparison_table(told: Comparison, name: str) -> Table:
     """A Comparison for people."""
     table = Table(
-        title=Text(f"{name}: the last items of {told.shoppers:,} shoppers"),
+        title=terminal.cell(f"{name}: the last items of {told.shoppers:,} shoppers"),
         box=SIMPLE,
         pad_edge=False,
         title_justify="left",
@@ -142,7 +140,7 @@ def comparison_table(told: Comparison, name: str) -> Table:
             better = line.kept.startswith("epoch")
             label += f", {line.kept}" if better else ", none better"
         cells = [label, *(f"{it:.4f}" for it in (line.validation, line.ndcg))]
-        table.add_row(*(Text(it, style) for it in (*cells, *over(told, line))))
+        table.add_row(*(terminal.cell(it, style) for it in (*cells, *over(told, line))))
     return table
 
 

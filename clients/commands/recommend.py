@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -97,7 +96,7 @@ def recommend(
     recall, listens = beside.remembered(opened, sums) if memory else (None, False)
     slate = recommended(opened, state, items, count=count, beside=recall)
     if as_json:
-        terminal.console.print_json(json.dumps([asdict(line) for line in slate.lines]))
+        terminal.print_json([asdict(line) for line in slate.lines])
         return
     terminal.console.print(slate_table(slate, opened.config.name))
     if sums is not None and not listens:
@@ -139,13 +138,17 @@ def slate_table(slate: Slate, name: str) -> Table:
     table = Table(title=f"{name}: what comes next", title_justify="left")
     for heading in ("", "item", "score", "learnt", "because of"):
         table.add_column(heading, justify="right" if heading in ("", "score", "learnt") else "left")
+
+    def shown(text: str) -> str:
+        return escape(terminal.encodable(text))
+
     for place, line in enumerate(slate.lines, start=1):
         reason = line.reasons[0]
         table.add_row(
             str(place),
-            escape(line.text) + (f" [dim]{escape(line.item)}[/]" if line.item != line.text else ""),
+            shown(line.text) + (f" [dim]{shown(line.item)}[/]" if line.item != line.text else ""),
             f"{line.score:.2f}",
             f"{line.learnt:+.2f}" if abs(line.learnt) >= 0.005 else "0",
-            f"{escape(reason.text)} [dim]{reason.share:+.2f}[/]",
+            f"{shown(reason.text)} [dim]{reason.share:+.2f}[/]",
         )
     return table

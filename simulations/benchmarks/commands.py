@@ -132,10 +132,11 @@ def bench_sums(
     if as_json:
         typer.echo(json.dumps(figures))
         return
+    width = max([14, *map(len, figures)])
     for name, table in figures.items():
         for what, row in table.items():
             terminal.console.print(
-                f"{name:<14} {what:<10} {row['ndcg@10']:.4f}  {100 * row['gain']:+6.1f} %"
+                f"{name:<{width}} {what:<10} {row['ndcg@10']:.4f}  {100 * row['gain']:+6.1f} %"
                 f"  ± {100 * row['half']:.1f}",
                 highlight=False,
                 markup=False,

@@ -32,7 +32,7 @@ from shared.bundle import CONTENT, Bundle, build, files_of, pack
 from shared.errors import ConfigError
 from shared.text import Progress, find_encoder, silent
 from simulations.benchmarks.noop_server import timed
-from simulations.deployed import ROOT, Deployment, free_port
+from simulations.deployed import ROOT, Deployment, free_port, tail
 
 HERE = Path(__file__).parent
 START = 300.0  # seconds for Flower's processes to run all rounds
@@ -127,7 +127,8 @@ columns = {{ item = "item", text = "text" }}
 path = "backbone.safetensors"
 [privacy]
 unprotected = true
-"""
+""",
+        encoding="utf-8",
     )
     return path
 
@@ -148,7 +149,8 @@ def stock(folder: Path, *, platforms: int, rounds: int) -> list[float]:
     fleet, control = free_port(), free_port()
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
-        f'address = "127.0.0.1:{control}"\ninsecure = true\n'
+        f'address = "127.0.0.1:{control}"\ninsecure = true\n',
+        encoding="utf-8",
     )
     settings = {"rounds": rounds, "quorum": platforms, "folder": json.dumps(str(told))}
     with (folder / "flower.log").open("wb") as log, processes(home, log) as start:
@@ -173,11 +175,11 @@ def stock(folder: Path, *, platforms: int, rounds: int) -> list[float]:
             if time.monotonic() > until:
                 raise ConfigError(
                     f"Flower's own programs took longer than {START:.0f} s",
-                    todo="look: " + (folder / "flower.log").read_text(errors="replace")[-1500:],
+                    todo=f"look: {tail(folder / 'flower.log', 1500)}",
                 )
             time.sleep(0.5)
         time.sleep(0.5)
-        return [float(it) for it in json.loads(told.read_text())]
+        return [float(it) for it in json.loads(told.read_text(encoding="utf-8"))]
 
 
 @contextmanager

@@ -88,10 +88,11 @@ def row(folder: Path, count: int, rounds: int) -> dict[str, float | int]:
                     todo="try fewer, or a machine with more cores",
                 )
             time.sleep(0.05)
-        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+        # The highest so far is forgotten.
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         with link.run(NOTHING, {}) as (grid, _context):
             seconds = timed(grid, platforms=count, rounds=rounds)
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         memory = {
             line.split()[0]: int(line.split()[1]) * 1024 / MIB
             for line in status.splitlines()

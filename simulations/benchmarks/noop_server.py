@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
     while len(list(grid.get_node_ids())) < platforms and time.monotonic() < until:
         time.sleep(0.1)
     seconds = timed(grid, platforms=platforms, rounds=rounds)
-    Path(str(context.run_config["folder"])).write_text(json.dumps(seconds))
+    Path(str(context.run_config["folder"])).write_text(json.dumps(seconds), encoding="utf-8")
 
 
 def timed(grid: Grid, *, platforms: int, rounds: int) -> list[float]:

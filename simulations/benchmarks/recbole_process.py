@@ -100,7 +100,9 @@ def given(
         )
     fixed = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved")}
     settings = {**READING, **asked["settings"], **fixed}
-    (folder / "asked.json").write_text(json.dumps({**asked, "settings": settings}))
+    (folder / "asked.json").write_text(
+        json.dumps({**asked, "settings": settings}), encoding="utf-8"
+    )
 
 
 def answers(interpreter: Path, *words: str) -> Iterator[dict[str, Any]]:

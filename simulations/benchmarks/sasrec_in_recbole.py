@@ -190,7 +190,7 @@ def train(folder: Path, tell: Tell) -> None:
     from recbole.trainer.trainer import Trainer  # type: ignore[import-not-found]
     from recbole.utils import early_stopping, init_seed  # type: ignore[import-not-found]
 
-    said = json.loads((folder / "asked.json").read_text())
+    said = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     torch.set_num_threads(said["threads"])
     sys.argv = sys.argv[:1]  # RecBole takes every argument for a setting
     os.chdir(folder)  # it writes logs where it stands
@@ -253,7 +253,7 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     """Lines go to what was standard output; whatever libraries say there goes beside it."""
-    with os.fdopen(os.dup(1), "w") as lines:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)
 
         def tell(line: Mapping[str, Any]) -> None:

@@ -116,7 +116,7 @@ def write(world: World, folder: Path) -> dict[str, Path]:
     for platform in world.spec.dealt or world.spec.platforms:
         path = made_folder(folder / platform.name) / "platform.toml"
         with replacing(path) as part:
-            part.write_text(_described(platform, world.spec))
+            part.write_text(_described(platform, world.spec), encoding="utf-8")
         paths[platform.name] = path
     return paths
 

@@ -20,8 +20,9 @@ from shared.accounting import Charge
 from shared.events import Question
 from shared.pairs import load_pairs
 from shared.tasks import co_visitation as task
-from simulations.beside import Taken, pooled, shared
+from simulations.beside import Taken, shared
 from simulations.federations import federate_privately, sum_up
+from simulations.pooled import memory_of_all
 from simulations.prepare import Ready, prepare
 from simulations.run import full_comparison
 from simulations.scenario import Scenario, load_scenario
@@ -96,11 +97,10 @@ def test_one_list_holds_every_pair_that_occurs_and_the_other_those_near_by_text(
 
 
 def test_sums_without_noise_are_the_memory_of_all(ready: Ready, taken: Taken) -> None:
-    recalls = [own(platform) for platform in ready.platforms]
-    everything = pooled(ready.platforms, recalls)
-    for platform, alone, there in zip(ready.platforms, recalls, everything, strict=True):
+    for platform in ready.platforms:
+        alone = own(platform)
         known = shared(platform, alone, taken)
-        assert same(known.memory, there.memory)
+        assert same(known.memory, memory_of_all(platform, ready.platforms).memory)
         assert not same(known.memory, alone.memory)
 
 

@@ -16,8 +16,9 @@ from server.pairs import together
 from shared.errors import PairsError
 from shared.pairs import Pairs, load_pairs, met, near
 from shared.tasks import co_visitation as task
-from simulations.beside import pooled, shared
+from simulations.beside import shared
 from simulations.federations import sum_up
+from simulations.pooled import memory_of_all, taught_by_others
 from simulations.prepare import prepare
 from simulations.run import full_comparison
 from simulations.scenario import Scenario, load_scenario
@@ -94,8 +95,11 @@ def test_sums_over_no_pair_teach_how_the_others_weigh(
     recalls = [own(it) for it in ready.platforms]
     total = sum(it.own.flat for it in recalls)
     np.testing.assert_allclose(state.adapter.tensors[task.WEIGHING], total, rtol=1e-5, atol=1e-5)
-    everything = pooled(ready.platforms, recalls)
-    assert all(it.held_out >= alone.held_out for it, alone in zip(everything, recalls, strict=True))
+    taught = taught_by_others(ready.platforms)
+    for platform, alone, others in zip(ready.platforms, recalls, taught, strict=True):
+        everything = memory_of_all(platform, ready.platforms)
+        fitted = everything.fitted(platform.question("validation"), others=others)
+        assert fitted.held_out >= alone.held_out
     for platform, alone in zip(ready.platforms, recalls, strict=True):
         found = shared(platform, alone, taken)
         known, mine = found.memory.together, alone.memory.together
