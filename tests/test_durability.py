@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clients import ledger_file
 from clients.approvals import Approvals
 from clients.ledger import Asked, Ledger
+from clients.taught import keep_sent
 from server.enrolment import Enrolment
 from shared.accounting import Charge
 from shared.audit_log import AuditLog
@@ -215,6 +217,7 @@ def test_whatever_tells_of_releases_or_keys_is_its_owners_alone(
         log.add("start")
         Checkpoints(tmp_path / "checkpoints").keep("shop", log.checkpoint(KEY), public_of(KEY))
         signing_key(tmp_path / "signing.key")
+        keep_sent(policy, "run", np.zeros(3, np.float32))
         Enrolment(tmp_path / "platforms.sqlite").invite("shop")
         with replacing(tmp_path / "secret", private=True) as part:
             part.unlink()

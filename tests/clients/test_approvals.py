@@ -189,6 +189,16 @@ def test_a_damaged_decision_approves_nothing(approvals: Approvals) -> None:
             approvals.standing(digest)
 
 
+def test_a_decision_of_another_bundle_approves_nothing(approvals: Approvals) -> None:
+    first, second = offered(approvals), offered(approvals, SECOND)
+    approvals.approve(first)
+    decision = (approvals.folder / f"{first}.json").read_bytes()
+    (approvals.folder / f"{second}.json").write_bytes(decision)
+    with pytest.raises(BundleError, match="cannot be read"):
+        approvals.standing(second)
+    assert approvals.standing(first) == "approved"
+
+
 def test_what_changed_is_shown_file_by_file(approvals: Approvals) -> None:
     first = offered(approvals)
     approvals.approve(first)

@@ -276,3 +276,18 @@ def test_what_is_released_stands_in_the_ledger_before_work_and_before_it_is_retu
     last = entries(policy_of(shop))[-1]
     assert (kinds, payload) == ([["reserve"]], b"payload")
     assert (last.kind, receipt) == ("release", Receipt(2, last.hash))
+
+
+def test_under_a_plan_a_platform_computes_on_no_gpu(
+    shop: Path, make_platform: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[str] = []
+
+    def picked(use: str) -> torch.device:
+        asked_for.append(use)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("clients.platform.pick_device", picked)
+    open_platform(load_platform(shop))
+    open_platform(load_platform(make_platform(tmp_path / "open")))
+    assert asked_for == ["never", "auto"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients.membership import Membership, exchange_checkpoint, home_of, join, load
@@ -18,7 +19,7 @@ from shared.audit_log import AuditLog
 from shared.channel import ask
 from shared.checkpoints import Checkpoints
 from shared.errors import AtollError, ConfigError, IdentityError
-from shared.signing import public_of
+from shared.signing import private_pem, public_of, write_private
 from shared.token import Token
 
 if TYPE_CHECKING:
@@ -180,6 +181,13 @@ def test_a_damaged_home_is_told(name: str, spoil: str, member: Membership) -> No
 
     with pytest.raises(IdentityError, match=name.replace(".", r"\.")):
         use()
+
+
+def test_a_node_key_of_another_curve_or_kind_is_no_key(member: Membership) -> None:
+    for key in (ec.generate_private_key(ec.SECP256R1()), member.signing_key()):
+        write_private(member.home / "node.key", private_pem(key))
+        with pytest.raises(IdentityError, match="no P-384 key"):
+            member.node_key()
 
 
 def test_both_sides_keep_the_others_checkpoint(

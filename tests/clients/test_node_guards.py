@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.fleet_pb2_grpc import FleetStub
 from flwr.proto.node_pb2 import Node
@@ -27,7 +28,9 @@ from clients.workers import Config, Worker
 from shared.audit_log import AuditLog, entries
 from shared.bundle import PROJECT, Bundle, pack
 from shared.enrolment import node_public
+from shared.errors import BundleError
 from shared.health import Health
+from shared.signing import digest
 from shared.wire import Refusal
 from simulations.lagoon import Lagoon, ask, here
 
@@ -49,12 +52,16 @@ class InProcess(Worker):
     """A worker whose code runs here, once the approvals let it."""
 
     answers: Answer = staticmethod(honest)
+    started: ClassVar[list[InProcess]] = []
 
     def __init__(self, approvals: Approvals, digest: str, *, scratch: Path) -> None:
         self.digest, self.over = digest, False
         approvals.content(digest)
+        self.started.append(self)
 
     def answer(self, message: Message, config: Config, *, stop: threading.Event) -> Message:
+        if self.over:
+            raise BundleError("is over", todo="start it again")
         return type(self).answers(message)
 
     @property
@@ -122,6 +129,23 @@ def test_a_running_bundle_opens_the_door_to_no_other_and_not_to_itself_once_reje
     assert code_of(lagoon, ONE) == Refusal.UNAPPROVED
 
 
+def test_each_run_is_answered_by_its_own_bundle_and_a_dead_worker_by_a_new_one(
+    lagoon: Lagoon, node: Callable[..., SuperNode]
+) -> None:
+    made = node()
+    InProcess.started.clear()
+    made.approvals.approve(made.approvals.offered(OTHER.content, claimed=OTHER.digest))
+    for offered in (ONE, ONE, OTHER, ONE):
+        assert code_of(lagoon, offered) is None
+    assert [worker.digest for worker in InProcess.started] == [
+        it.digest for it in (ONE, OTHER, ONE)
+    ]
+    assert [worker.over for worker in InProcess.started] == [True, True, False]
+    InProcess.started[-1].over = True  # it died by itself
+    assert code_of(lagoon, ONE) is None
+    assert len(InProcess.started) == 4
+
+
 def test_an_answer_to_another_request_than_was_asked_does_not_leave(
     lagoon: Lagoon, node: Callable[..., SuperNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +177,9 @@ def test_a_request_is_written_down_before_code_sees_it_and_an_answer_before_it_l
 
     class Watched(Link):
         def send(self, reply: Message) -> None:
-            told["wire"] = [entry.event for entry in entries(tmp_path / "audit.jsonl")]
+            *_, last = entries(tmp_path / "audit.jsonl")
+            told["wire"] = [last.event, str(last.fields["sha256"])]
+            told["sent"] = [digest(message_to_proto(reply).SerializeToString())]
             super().send(reply)
 
     monkeypatch.setattr(InProcess, "answers", staticmethod(looking))
@@ -161,7 +187,7 @@ def test_a_request_is_written_down_before_code_sees_it_and_an_answer_before_it_l
     assert code_of(lagoon, ONE) is None
     assert "asked" in told["code"]
     assert "answered" not in told["code"]
-    assert told["wire"][-1] == "answered"
+    assert told["wire"] == ["answered", *told["sent"]]
 
 
 def test_an_answer_that_cannot_be_written_down_does_not_leave(
@@ -212,26 +238,41 @@ def test_how_long_an_answer_took_is_not_told() -> None:
     assert list(request.clientapp_runtime_list) == [0.0]
 
 
-def activated(lagoon: Lagoon, signing: ec.EllipticCurvePrivateKey, public: bytes) -> int:
-    """The number of the node that is begun under this public key, by who signs with another."""
+def activated(
+    lagoon: Lagoon,
+    signing: ec.EllipticCurvePrivateKey,
+    shown: ec.EllipticCurvePublicKey,
+    named: ec.EllipticCurvePublicKey,
+) -> int:
+    """The number of the node that is begun.
+
+    Args:
+        lagoon: whose server is asked.
+        signing: the key that the call is signed with.
+        shown: the public key that is said to be its.
+        named: whose node is to begin.
+    """
     secrets = grpc.ssl_channel_credentials(lagoon.roots)
     with grpc.secure_channel(lagoon.address, secrets) as raw:
         channel = grpc.intercept_channel(
             raw,
-            NodeAuthClientInterceptor(signing, signing.public_key()),
+            NodeAuthClientInterceptor(signing, shown),
             RuntimeVersionClientInterceptor(component_name=COMPONENT),
         )
-        request = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0)
+        request = ActivateNodeRequest(public_key=node_public(named), heartbeat_interval=30.0)
         return int(FleetStub(channel).ActivateNode(request, timeout=20.0).node_id)
 
 
 def test_nobody_begins_as_the_node_of_another_s_key(lagoon: Lagoon) -> None:
-    mine, others = lagoon.keys["a"], node_public(lagoon.keys["b"].public_key())
-    with pytest.raises(grpc.RpcError) as caught:
-        activated(lagoon, mine, others)
-    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-    assert lagoon.link.online() == []
-    assert activated(lagoon, mine, node_public(mine.public_key())) > 0
+    mine = lagoon.keys["a"]
+    own, others = mine.public_key(), lagoon.keys["b"].public_key()
+    # An honest signature that names another's node; and another's key that signs nothing here.
+    for shown in (own, others):
+        with pytest.raises(grpc.RpcError) as caught:
+            activated(lagoon, mine, shown, others)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert lagoon.link.online() == []
+    assert activated(lagoon, mine, own, own) > 0
     assert lagoon.link.online() == ["a"]
 
 
@@ -247,3 +288,14 @@ def test_a_bundle_that_is_not_the_one_the_run_names_is_not_even_queued(
     assert code_of(lagoon, third) == Refusal.UNAPPROVED
     assert made.approvals.standing(third.digest) == "unknown"
     assert made.approvals.standing(OTHER.digest) == "unknown"
+
+
+def test_a_node_whose_signs_of_life_are_refused_is_told_that_it_is_lost(
+    lagoon: Lagoon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clients.link.HEARTBEAT", 0.05)
+    lost = threading.Event()
+    with linked(lagoon.address, roots=lagoon.roots, key=lagoon.keys["a"], lost=lost.set):
+        assert not lost.wait(0.5)
+        lagoon.evicted.add("a")
+        assert lost.wait(20.0)

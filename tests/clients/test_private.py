@@ -287,13 +287,33 @@ def test_rows_of_two_platforms_are_refused() -> None:
 
 def test_a_plan_is_trained_in_full_precision_and_the_backbone_left_as_it_was() -> None:
     backbone = fresh()
-    assert backbone.mixed  # elsewhere: bfloat16 where there is a GPU
+    mixed = [backbone.mixed]  # elsewhere: bfloat16 where there is a GPU
     engine = engine_of(shop(3), backbone)
-    assert not backbone.mixed
+    mixed.append(backbone.mixed)
     engine.close()
-    assert backbone.mixed
+    assert [*mixed, backbone.mixed] == [True, False, True]
 
 
 def test_the_clip_has_room_for_what_rounding_to_a_grid_adds() -> None:
     largest = 10**8  # numbers of all slots, far more than any backbone here has
     assert math.sqrt(largest) * 2.0**-FINENESS <= private.SLACK < 0.01
+
+
+def test_who_is_drawn_follows_from_the_key_and_nothing_else() -> None:
+    def drawn(randomness: Randomness, seed: int = 0) -> list[list[int]]:
+        engine = PrivateEngine(
+            fresh(),
+            [shop(40)],
+            Recipe(),
+            rng=np.random.default_rng(seed),
+            plan=PLAN,
+            randomness=randomness,
+            speed=Speed(),
+        )
+        found = [[int(it) for _, part in step for it in part] for step in engine.batches()]
+        engine.close()
+        return found
+
+    assert drawn(simulated(1)) == drawn(simulated(1), seed=1)
+    assert drawn(simulated(1)) != drawn(simulated(2))
+    assert drawn(secure()) != drawn(secure())

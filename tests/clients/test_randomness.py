@@ -125,6 +125,13 @@ def test_normals_are_normal_in_bulk_in_moments_and_in_the_tails() -> None:
     assert abs(drawn).max() < 6.5
 
 
+def test_a_normal_is_the_sum_of_four_halved_so_that_no_last_bit_of_one_is_left() -> None:
+    one, other = HERE.uniforms(Stream.NOISE, 5, 4 * 7).reshape(2, -1)
+    radius, angle = np.sqrt(-2 * np.log(one)), 2 * np.pi * other
+    four = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)]).reshape(4, 7)
+    np.testing.assert_allclose(HERE.normals(Stream.NOISE, 5, 7), four.sum(0) / 2, rtol=1e-12)
+
+
 @pytest.mark.parametrize("apart", [1, 2, MANY // 4, MANY // 2])
 def test_normals_do_not_depend_on_one_another(apart: int) -> None:
     # Four are summed, of two pairs each: none may come back in another place.

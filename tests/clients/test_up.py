@@ -88,3 +88,22 @@ def test_a_health_port_that_is_taken_names_the_key_to_change(typed: Typed, shop:
     assert err.rstrip().endswith('; set health there to another HOST:PORT, or to "" for none')
     assert not file.with_name("running").exists()
     assert not file.with_name("audit.jsonl").exists()
+
+
+def test_a_node_is_told_its_platform_and_the_coordinators_key_and_nothing_else(
+    typed: Typed, shop: Path, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, bool | float | int | str]] = []
+    monkeypatch.setattr(
+        "clients.commands.up.serve", lambda _member, config, _stack: told.append(config)
+    )
+    assert typed(main, "up", "-p", shop)[0] == 0
+    assert told == [{"platform": str(shop.resolve()), "coordinator": coordinator.key}]
+
+
+def test_a_platform_that_joined_under_another_name_does_not_start(
+    refused: Refused, shop: Path
+) -> None:
+    home = str(shop.with_name("shop.atoll"))
+    shop.write_text(shop.read_text().replace('name = "shop"', 'name = "other"', 1))
+    assert "joined as 'shop'" in refused(main, "up", "-p", shop, "--home", home)

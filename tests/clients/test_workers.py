@@ -40,14 +40,14 @@ def hello(message, context):
 Start = Callable[..., Worker]
 
 
-def bundle(fields: str = "{'mark': MARK}") -> bytes:
+def bundle(fields: str = "{'mark': MARK}", *, more: bytes = b"") -> bytes:
     return pack(
         {
             PROJECT: PROJECT_TEXT,
             "shared/__init__.py": b"",
             "shared/mark.py": b"MARK = 'of the bundle'\n",
             "clients/__init__.py": b"",
-            "clients/app.py": HEAD.replace("{FIELDS}", fields).encode(),
+            "clients/app.py": HEAD.replace("{FIELDS}", fields).encode() + more,
         }
     )
 
@@ -93,8 +93,10 @@ def test_code_of_the_installation_is_out_of_its_reach(start: Start) -> None:
     found = told(start(bundle(look)))
     assert found["mark"] == "of the bundle"
     assert "/running/" in str(found["here"])
-    missing = "{'plan': __import__('importlib').util.find_spec('shared.plan') is None}"
-    assert told(start(bundle(missing)))["plan"] is True
+    find = "__import__('importlib').util.find_spec"  # of what is installed and not in the bundle
+    missing = f"{{name: {find}(name) is None for name in ('shared.plan', 'server.fleet')}}"
+    found = told(start(bundle(missing)))
+    assert (found["shared.plan"], found["server.fleet"]) == (True, True)
 
 
 def test_a_bundle_that_is_not_approved_starts_nothing(start: Start, tmp_path: Path) -> None:
@@ -134,10 +136,11 @@ def test_nothing_of_the_daemon_s_environment_is_passed_on_but_a_list(
     monkeypatch.setenv("SHOP_DATABASE_PASSWORD", "hunter2")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = told(start(bundle("{'names': sorted(os.environ), 'path': list(sys.path)}")))
+    found = told(start(bundle("{'names': sorted(os.environ), 'alone': sys.flags.isolated}")))
     assert "SHOP_DATABASE_PASSWORD" not in found["names"]  # type: ignore[operator]
     assert "OMP_NUM_THREADS" in found["names"]  # type: ignore[operator]
     assert "PYTHONPATH" not in found["names"]  # type: ignore[operator]
+    assert found["alone"] == 1  # neither a user's packages nor a folder of ours is looked into
 
 
 def test_its_copy_of_the_code_is_gone_when_it_is(start: Start, tmp_path: Path) -> None:
@@ -148,7 +151,9 @@ def test_its_copy_of_the_code_is_gone_when_it_is(start: Start, tmp_path: Path) -
 
 
 def test_it_dies_with_the_daemon_that_is_killed(tmp_path: Path) -> None:
-    content = bundle("{'pid': os.getpid()}")
+    # Code that goes on by itself, and would not notice that nobody asks any more.
+    busy = b"import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    content = bundle("{'pid': os.getpid()}", more=busy)
     approvals = Approvals(tmp_path / "approvals")
     digest = approvals.offered(content, claimed=hashlib.sha256(content).hexdigest())
     approvals.approve(digest)

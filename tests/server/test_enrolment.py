@@ -4,6 +4,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,19 @@ def test_a_key_has_an_owner_also_after_its_eviction(store: Enrolment, make_keys:
     assert store.whose(keys.node_key) == "evicted shop"
     assert store.whose(other.node_key) == "shop"
     assert store.whose(b"nobody's") is None
+
+
+def test_neither_key_of_an_evicted_platform_comes_back_with_a_new_other_one(
+    store: Enrolment, make_keys: MakeKeys
+) -> None:
+    old = make_keys()
+    store.admit(old.request(store.invite("shop")))
+    store.evict("shop")
+    for again in (replace(make_keys(), node=old.node), replace(make_keys(), signing=old.signing)):
+        for name in ("shop", "other"):
+            with pytest.raises(IdentityError, match="a key of it was here before"):
+                store.admit(again.request(store.invite(name), name))
+    assert listed(store) == [("shop", False)]
 
 
 def test_two_that_race_for_a_token_are_one_platform(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from shared.channel import ask, nameless
@@ -32,3 +34,10 @@ def test_a_host_that_nobody_answers_at_is_another_fault() -> None:
 )
 def test_the_words_of_grpc_for_it_are_known(details: str, expected: bool) -> None:
     assert nameless(details) is expected
+
+
+def test_who_takes_a_call_and_never_answers_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ConfigError, match="no answer in time"):
+            ask(f"127.0.0.1:{port}", "/a/B", b"", roots=b"", seconds=0.3)

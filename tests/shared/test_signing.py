@@ -98,6 +98,10 @@ def test_a_signature_holds_for_its_purpose_and_bytes_alone(body: bytes) -> None:
 
 
 def test_no_purpose_runs_into_the_body() -> None:
+    with pytest.raises(IdentityError, match="does not hold"):
+        check(public_of(KEY), "c", b"ax", sign(KEY, "ca", b"x"))
+    with pytest.raises(IdentityError, match="does not hold"):
+        check(public_of(KEY), "caa", b"x", sign(KEY, "ca", b"ax"))
     signature = sign(KEY, "ca", b"x\ny")
     with pytest.raises(IdentityError):
         check(public_of(KEY), "ca\nx", b"y", sign(KEY, "ca", b"y"))
