@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from flwr.app import Message, RecordDict
-from flwr.app.message import remove_content_from_message
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.server.superlink.linkstate import LinkState
 from flwr.serverapp import Grid
@@ -29,11 +29,11 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError
 
 from shared import wire
 from shared.errors import ReplyError
+from shared.message_objects import whole_message
 
 log = logging.getLogger("atoll.server")
 
@@ -260,10 +260,18 @@ class LinkGrid(Grid):
             with self.counter.objects:
                 store.delete(name)
             self._forget({header.metadata.reply_to_message_id})
-            reply = inflate_object_from_contents(name, contents)
-            if isinstance(reply, Message):
-                reply.metadata.__dict__["_message_id"] = name
-                yield reply
+            yield self._opened(name, header, contents)
+
+    def _opened(self, name: str, header: Message, contents: Mapping[str, bytes]) -> Message:
+        """The reply; an error in its place if it cannot be read, so that only its sender is out."""
+        try:
+            reply = whole_message(name, contents)
+        except ReplyError as fault:
+            log.warning("the reply of %s %s", self.called(header.metadata.src_node_id), fault)
+            error = Error(int(wire.Refusal.FAILED), "its reply cannot be read")
+            reply = make_message(metadata=header.metadata, error=error)
+        reply.metadata.__dict__["_message_id"] = name
+        return reply
 
     def _contents(self, name: str) -> dict[str, bytes] | None:
         """Everything that a Message is made of, or None as long as some of it is not here."""

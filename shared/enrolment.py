@@ -11,7 +11,6 @@ server or nowhere. Private keys stay where they are made: what is sent are proof
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from shared.channel import ask
 from shared.config import Section, parse
 from shared.errors import ConfigError, IdentityError
 from shared.signing import canonical, check, public_of, sign
+from shared.strict_parsing import json_value
 from shared.token import Token
 
 SERVICE = "atoll.Enrolment"
@@ -166,13 +166,11 @@ def unpacked(content: bytes, model: type[S], where: str) -> S:
         IdentityError: it is no such message.
     """
     try:
-        if len(content) > LARGEST:
-            raise ValueError
-        found = json.loads(content)
+        found = json_value(content, largest=LARGEST)
         if not isinstance(found, dict):
             raise ValueError
         return parse(found, model, where)
-    except (ValueError, RecursionError, ConfigError):
+    except (ValueError, ConfigError):
         raise IdentityError(
             f"no {model.__name__} of this version", where=where, todo="use the same Atoll version"
         ) from None

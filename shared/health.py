@@ -48,6 +48,31 @@ def served(address: str, health: Health) -> Iterator[int]:
         yield 0
         return
     host, _, port = address.rpartition(":")
+    try:
+        server = _Server((host.strip("[]"), int(port)), handler(health))
+    except (OSError, ValueError, OverflowError) as fault:
+        raise ConfigError(
+            f"cannot serve health there ({fault})",
+            where=address,
+            todo='set health to another HOST:PORT, or to "" for none',
+        ) from fault
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Who closes a connection too early is no news; the standard library prints a traceback."""
+
+
+def handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    """What answers one request: for an HTTP server."""
 
     class Answer(BaseHTTPRequestHandler):
         timeout = PATIENCE
@@ -72,19 +97,4 @@ def served(address: str, health: Health) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """A probe every few seconds is no news."""
 
-    try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), Answer)
-    except (OSError, ValueError, OverflowError) as fault:
-        raise ConfigError(
-            f"cannot serve health there ({fault})",
-            where=address,
-            todo='set health to another HOST:PORT, or to "" for none',
-        ) from fault
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
+    return Answer

