@@ -34,12 +34,14 @@ from shared.errors import BundleError
 from shared.files import made_folder, replacing, unwritable
 from shared.locking import locked
 from shared.printable import printable
+from shared.strict_parsing import LATEST, json_file
 
 log = logging.getLogger("atoll.client")
 
 Standing = Literal["approved", "waiting", "rejected", "unknown"]
 
 WAITING = 16  # bundles in the queue; a server that offers more pushes the oldest out
+LONGEST = 64 * 1024  # bytes of a decision; real ones have some 200
 HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -245,9 +247,11 @@ class Approvals:
             return None
         path = self._path(digest, "json")
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            told = json_file(path, largest=LONGEST)
             standing = cast(Standing, str(told["standing"]))
             if told["digest"] != digest or standing not in ("approved", "waiting", "rejected"):
+                raise ValueError
+            if not 0 <= told["time"] <= LATEST:  # what has no date cannot be listed
                 raise ValueError
             return Decision(digest, standing, float(told["time"]), str(told["by"]))
         except FileNotFoundError:

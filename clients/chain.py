@@ -19,6 +19,7 @@ from typing import Literal
 from shared.accounting import Charge
 from shared.errors import LedgerError, PlanError
 from shared.signing import canonical, digest
+from shared.strict_parsing import LATEST
 from shared.update import Noise, Receipt
 
 Kind = Literal["reserve", "release", "abandon"]
@@ -129,9 +130,28 @@ def _parsed(text: object, seal: object) -> Entry | None:
     try:
         fields = json.loads(text)
         asked, charge = Asked(**fields.pop("asked")), Charge(**fields.pop("charge"))
-        return Entry(asked=asked, charge=charge, hash=seal, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError, PlanError):
+        entry = Entry(asked=asked, charge=charge, hash=seal, **fields)
+        return entry if _typed(entry) else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PlanError):
         return None
+
+
+def _typed(entry: Entry) -> bool:
+    """Whether each value is of the type that it is declared with."""
+    texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
+    return (
+        all(isinstance(it, str) for it in texts)
+        and type(entry.number) is type(entry.asked.round) is type(entry.charge.steps) is int
+        and (entry.of is None or type(entry.of) is int)
+        and (entry.payload is None or isinstance(entry.payload, str))
+        and entry.kind in ("reserve", "release", "abandon")
+        and entry.asked.purpose in ("update", "metrics", "sums")
+        and entry.noise in ("simulated", "secure")
+        and isinstance(entry.plan, dict)
+        and all(isinstance(it, int | float | str) for it in entry.plan.values())
+        and type(entry.time) in (int, float)
+        and 0 <= entry.time <= LATEST
+    )
 
 
 def _follows(entry: Entry, before: Entry | None, start: str) -> bool:

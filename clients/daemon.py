@@ -8,7 +8,6 @@ import os
 # it is first imported, and Flower would set another value.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from shared import terminal
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
 from shared.plan import Plan
+from shared.strict_parsing import json_file
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
 
@@ -167,6 +167,9 @@ def report_command(
         terminal.console.print(str(path), highlight=False, soft_wrap=True)
 
 
+LARGEST_AUDIT = 64 * 2**20  # bytes of an audit.json
+
+
 def read_audit(path: Path) -> dict[str, Any]:
     """What `atoll-sim audit` wrote: the checks of every ε, and the bound of the largest.
 
@@ -174,7 +177,7 @@ def read_audit(path: Path) -> dict[str, Any]:
         ConfigError: it is something else.
     """
     try:
-        audits = json.loads(path.read_text(encoding="utf-8"))["audits"]
+        audits = json_file(path, largest=LARGEST_AUDIT)["audits"]
         last = max(audits, key=lambda it: it["claim"]["epsilon"])
         checks = [
             {
@@ -189,7 +192,7 @@ def read_audit(path: Path) -> dict[str, Any]:
             **{name: last[name] for name in ("claim", "lower_bound", "limits")},
             "checks": checks,
         }
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise ConfigError(
             f"is no audit ({type(fault).__name__})",
             where=path,

@@ -33,6 +33,7 @@ from shared.errors import (
     ReplyError,
 )
 from shared.records import Content
+from shared.strict_parsing import json_value
 from shared.tables.config import PlatformConfig
 from shared.tables.policy import Policy
 from shared.tasks import co_visitation
@@ -196,9 +197,13 @@ def notes(policy: Policy) -> list[dict[str, str]]:
     """What `note` wrote; a line cut short by a crash is left out."""
     told = []
     if policy.refused.is_file():
-        for line in policy.refused.read_text(encoding="utf-8", errors="replace").splitlines():
+        with policy.refused.open("rb") as file:
+            lines = file.read(2 * NOTES).decode(errors="replace").splitlines()
+        for line in lines:
             with suppress(ValueError):
-                told.append(dict(json.loads(line)))
+                value = json_value(line)
+                if isinstance(value, dict) and all(isinstance(it, str) for it in value.values()):
+                    told.append(value)
     return told
 
 

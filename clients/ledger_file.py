@@ -8,7 +8,6 @@ Whatever the disk or SQLite has against it becomes a LedgerError of one line.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from shared.errors import LedgerError
 from shared.files import sync
 from shared.locking import transaction
 from shared.signing import canonical, digest
+from shared.strict_parsing import json_file
 from shared.update import Noise, Receipt
 
 DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
@@ -203,7 +203,7 @@ def read_head(path: Path) -> Receipt | None:
     """
     with in_one_line(path):
         try:
-            fields = json.loads(path.read_text("ascii"))
+            fields = json_file(path, largest=1024)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -242,6 +242,8 @@ def in_one_line(path: Path) -> Iterator[None]:
     """Whatever SQLite or the machine says against the file, as a LedgerError."""
     try:
         yield
+    except UnicodeDecodeError as fault:  # SQLite names what is damaged, in its bytes
+        raise LedgerError("is damaged (not UTF-8)", where=path, todo=RESTORE) from fault
     except sqlite3.Error as fault:
         if getattr(fault, "sqlite_errorname", None) in DAMAGE:
             raise LedgerError(f"is damaged ({fault})", where=path, todo=RESTORE) from fault

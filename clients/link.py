@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import cast
 
 import grpc
@@ -32,11 +33,13 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.fleet_pb2_grpc import FleetStub
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
+    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -45,7 +48,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
+    pull_objects,
     push_objects,
 )
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
@@ -55,6 +58,9 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from shared import proxy
 from shared.channel import split
 from shared.enrolment import node_public
+from shared.errors import ReplyError
+from shared.message_objects import MOST, whole_message
+from shared.records import SAME_VERSION
 
 COMPONENT = "SuperNode"  # Flower's name of what this is a part of
 HEARTBEAT = 15.0  # seconds between two signs of life
@@ -94,17 +100,14 @@ class Link:
         response = answer_to(asking, over)
         if response is None or not response.messages_list:
             return None
-        head = message_from_proto(response.messages_list[0])
-        run, tree = head.metadata.run_id, response.message_object_trees[0]
+        run, tree = announced(response)
+        names = [it.object_id for it in iterate_object_tree(tree)]
         call = partial(self.stub.PullObject, timeout=CALL)
-        message = pull_and_inflate_object_from_tree(
-            tree,
-            make_pull_object_fn_protobuf(call, self.node, run),
-            make_confirm_message_received_fn_protobuf(
-                self.stub.ConfirmMessageReceived, self.node, run
-            ),
-            return_type=Message,
+        contents = pull_objects(names, make_pull_object_fn_protobuf(call, self.node, run))
+        make_confirm_message_received_fn_protobuf(self.stub.ConfirmMessageReceived, self.node, run)(
+            tree.object_id
         )
+        message = whole_message(tree.object_id, contents)
         message.metadata.__dict__["_message_id"] = tree.object_id
         return message
 
@@ -148,6 +151,25 @@ class Link:
 def versions() -> tuple[tuple[str, str | bytes], ...]:
     """What Flower's interceptor tells of this side's versions with each call."""
     return RuntimeVersionMetadata.from_local_component(COMPONENT).append_to_grpc_metadata(())
+
+
+def announced(response: PullMessagesResponse) -> tuple[int, ObjectTree]:
+    """The run of the first message that the server announces, and the objects it is made of.
+
+    Raises:
+        ReplyError: it announces none that could be fetched.
+    """
+    try:
+        run = message_from_proto(response.messages_list[0]).metadata.run_id
+        tree = response.message_object_trees[0]
+    # Flower raises many kinds for what it cannot read.
+    except Exception as fault:
+        raise ReplyError(
+            f"the server's request is none ({type(fault).__name__})", todo=SAME_VERSION
+        ) from fault
+    if sum(1 for _ in islice(iterate_object_tree(tree), MOST + 1)) > MOST:
+        raise ReplyError(f"the server's request has more than {MOST:,} objects", todo=SAME_VERSION)
+    return run, tree
 
 
 def answer_to(asking: grpc.Future, over: Callable[[], bool]) -> PullMessagesResponse | None:

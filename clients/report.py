@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from cryptography.exceptions import InvalidSignature as Unsigned
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import model_validator
@@ -34,12 +34,15 @@ from shared.config import Section, parse
 from shared.errors import ConfigError, LedgerError
 from shared.files import made_folder, replacing, unwritable
 from shared.signing import canonical, digest
+from shared.strict_parsing import json_value
 from shared.tables.config import PlatformConfig
 
 JSON, HTML = "privacy-report.json", "privacy-report.html"
 PLATFORMS = (1, 2, 3, 5)  # on how many a shopper may be
 EXACT = 100  # releases whose ε is told one by one; a longer list is told in so many stretches
 _PEM = serialization.Encoding.PEM
+_UNSOUND = (InvalidSignature, UnsupportedAlgorithm)
+LARGEST = 64 * 2**20  # bytes of a report; each release takes some 300
 
 
 class Statement(Section):
@@ -226,7 +229,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
             key = serialization.load_pem_private_key(file.read(), password=None)
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError
-    except (OSError, ValueError, TypeError):  # TypeError: it has a password
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
         todo = "restore it, or move it away and have a new one made"
         raise ConfigError("no readable Ed25519 key", where=path, todo=todo) from None
     if mode & 0o077:
@@ -250,7 +253,7 @@ def verify(path: Path) -> dict[str, Any]:
     """
     try:
         raw = path.read_bytes()
-        found = json.loads(raw)
+        found = json_value(raw, largest=LARGEST)
         signature = base64.b64decode(found["signature"], validate=True)
         key = serialization.load_pem_public_key(found["public_key"].encode())
         if not isinstance(key, Ed25519PublicKey):
@@ -259,7 +262,7 @@ def verify(path: Path) -> dict[str, Any]:
         document = _document(found["facts"], signature, key)
         if rendered(document) != raw:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Unsigned):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_UNSOUND):
         todo = f"ask the platform for its {JSON} as it was written"
         raise ConfigError("no report as it was signed", where=path, todo=todo) from None
     return document

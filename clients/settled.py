@@ -26,6 +26,7 @@ from shared.cache_folder import default_cache
 from shared.errors import ConfigError
 from shared.files import made_folder, replacing
 from shared.tables.config import PlatformConfig
+from shared.tensor_files import check_header
 
 log = logging.getLogger("atoll.cache")
 
@@ -70,10 +71,12 @@ def key_of(platform: Platform, sums: Path | None) -> str:
 def kept(path: Path, key: str) -> Settled | None:
     """What was settled under this key; None if nothing was, or it cannot be read."""
     try:
+        check_header(path)
         with safe_open(path, framework="np") as file:
             told = file.metadata() or {}
             flat = file.get_tensor("weighing")
-    except (OSError, SafetensorError):
+    # The last three: a header that is too long, types of number that numpy lacks.
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError):
         return None
     if told.get("key") != key or flat.shape != (FEATURES,) or not flat[0] > 0:
         return None

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from clients.weighing import FEATURES, Weighing, weighing_of
 from shared.files import made_folder, replacing
 from shared.tables.policy import Policy
+from shared.tensor_files import check_header
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ def keep_sent(policy: Policy, run: str, flat: NDArray[np.float32]) -> None:
 def sent(policy: Policy, run: str) -> NDArray[np.float64] | None:
     """[F] what was sent in this run; None if nobody knows any more."""
     try:
+        check_header(sent_path(policy))
         with safe_open(sent_path(policy), framework="np") as file:
             if (file.metadata() or {}).get("run") != run:
                 return None
             flat = np.asarray(file.get_tensor("weighing"), np.float64)
-    except (OSError, SafetensorError):
+    # The last three: a header that is too long, types of number that numpy lacks.
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError):
         return None
     return flat if flat.shape == (FEATURES,) else None
 

@@ -33,6 +33,7 @@ from shared.files import made_folder
 
 START = 120.0  # seconds until a worker has imported everything; a cold disk is slow
 STOP = 0.5  # seconds that a request under way has to end when the daemon stops
+LARGEST = 64 * 2**20  # bytes of an answer
 LOOK = 0.25  # seconds between two looks at whether to stop, and whether the bundle may still run
 # A worker gets nothing of the daemon's environment but what finds devices, threads and locales.
 PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
@@ -140,7 +141,7 @@ class Worker:
                 left -= LOOK if stop.is_set() else 0.0
                 if left <= 0:
                     raise Stopped
-            return message_from_proto(ProtoMessage.FromString(self._channel.recv_bytes()))
+            return message_of(self._channel.recv_bytes(LARGEST), where=self.digest[:12])
         except (EOFError, OSError) as fault:
             with suppress(subprocess.TimeoutExpired):  # its pipe closes before it is gone
                 self._process.wait(1.0)
@@ -164,6 +165,23 @@ class Worker:
         self._kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def message_of(content: bytes, *, where: str) -> Message:
+    """The message that a bundle's process sent.
+
+    Raises:
+        BundleError: it is none.
+    """
+    try:
+        return message_from_proto(ProtoMessage.FromString(content))
+    # protobuf and Flower raise many kinds for what they cannot read.
+    except Exception as fault:
+        raise BundleError(
+            f"answered what is no message ({type(fault).__name__})",
+            where=where,
+            todo="reject it, and ask the coordinator for another",
+        ) from fault
 
 
 def environment() -> dict[str, str]:

@@ -28,11 +28,11 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from server.replies import SAME_VERSION, Replies
 from shared import records, wire
 from shared.errors import ReplyError
+from shared.message_objects import whole_message
 
 log = logging.getLogger("atoll.server")
 
@@ -329,11 +329,9 @@ def read_reply(header: Message, contents: dict[str, bytes]) -> Message:
     """
     name = header.metadata.message_id
     try:
-        reply = inflate_object_from_contents(name, contents)
-    except Exception as fault:  # whatever Flower raises at what a platform made up
-        raise ReplyError("sent a reply that cannot be read", todo=SAME_VERSION) from fault
-    if not isinstance(reply, Message):
-        raise ReplyError("sent a reply that is no message", todo=SAME_VERSION)
+        reply = whole_message(name, contents)
+    except ReplyError as fault:
+        raise ReplyError(f"sent a reply that {fault.what}", todo=fault.todo) from fault
     reply.metadata.__dict__["_message_id"] = name
     if any(getattr(reply.metadata, it) != getattr(header.metadata, it) for it in HEADER):
         raise ReplyError("sent a reply under another header", todo=SAME_VERSION)

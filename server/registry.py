@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from server import runs
 from server.aggregate import ServerState
-from server.registry_file import RegistryFile
+from server.registry_file import RegistryFile, damaged
 from server.versions import (
     COLUMNS,
     Promotion,
@@ -206,12 +206,16 @@ class Registry:
         """The version that platforms are given; None before the first promotion.
 
         Raises:
-            RoundError: its row was changed.
+            RoundError: its row was changed or is gone.
         """
         history = self.promotions()
         if not history:
             return None
-        return next(it for it in self.versions() if it.manifest.version == history[-1].version)
+        number = history[-1].version
+        found = next((it for it in self.versions() if it.manifest.version == number), None)
+        if found is None:
+            raise damaged(self.path, f"version {number}, which was promoted, is not there")
+        return found
 
     def settle(self, settings: Mapping[str, object]) -> None:
         """Write down what the rounds of this run depend on, or compare it with what stands there.

@@ -15,6 +15,7 @@ from typing import Any
 from server.registry_file import damaged
 from shared.asking import Standing
 from shared.errors import RoundError
+from shared.strict_parsing import json_value
 from shared.update import Receipt
 
 _LAST = "ORDER BY number DESC LIMIT 1"
@@ -51,7 +52,7 @@ def settings_of(base: sqlite3.Connection, path: Path) -> dict[str, Any] | None:
     """
     row = base.execute(f"SELECT settings FROM runs {_LAST}").fetchone()
     try:
-        return None if row[0] is None else dict(json.loads(row[0]))
+        return None if row[0] is None else dict(json_value(row[0]))
     except (ValueError, TypeError) as fault:
         raise damaged(path, "the settings of the run") from fault
 

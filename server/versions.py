@@ -20,6 +20,7 @@ from shared.adapter import Adapter, load_adapter
 from shared.errors import AdapterError, RoundError
 from shared.manifest import Manifest, check, parse
 from shared.signing import digest
+from shared.strict_parsing import json_value
 
 COLUMNS = (
     "version",
@@ -35,6 +36,9 @@ COLUMNS = (
     "signature",
     "report",
 )
+
+
+LARGEST_REPORT = 16 * 2**20  # bytes; of each platform some hundreds
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Version:
             RoundError: another version of Atoll wrote it into the database at `path`.
         """
         try:
-            told = json.loads(self.report)
+            told = json_value(self.report, largest=LARGEST_REPORT)
             told |= {key: tuple(told[key]) for key in ("replied", "missing", "asked")}
             return RoundReport(**told)
         except (ValueError, KeyError, TypeError) as fault:
@@ -190,7 +194,15 @@ def version_of(row: tuple[Any, ...], rounds: Path, path: Path) -> Version:
         found = Version(manifest, digest(text), signature, rounds / place, report)
         if row_of(found) != row or digest(report) != manifest.report or "/" in place:
             raise ValueError("other columns than the manifest's")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+    # OverflowError: a metric that no float holds.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as fault:
         raise damaged(path, f"version {number}, digest {str(named)[:12]}, was changed") from fault
     return found
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from shared.errors import AdapterError
 from shared.files import check_readable, replacing
+from shared.tensor_files import check_header, reason
 
 FORMAT = "atoll-adapter-1"
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -114,32 +115,34 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
     """
     check_readable(path, AdapterError, missing="no such adapter file", todo="check the path")
     try:
+        check_header(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as fault:  # TypeError: bfloat16
+    # TypeError, AttributeError: types of number that numpy lacks.
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as fault:
         raise AdapterError(
-            f"not a readable adapter ({str(fault).splitlines()[0]})",
+            f"not a readable adapter ({reason(fault)})",
             where=path,
             todo="fetch it anew from the server",
         ) from fault
     if header.get("format") != FORMAT:
         raise AdapterError(
-            f"header says format {json.dumps(header.get('format'))}, not {FORMAT!r}",
+            f"header says format {json.dumps(header.get('format'))[:80]}, not {FORMAT!r}",
             where=path,
             todo="name a file that atoll wrote as an adapter",
         )
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise AdapterError(
-                f"tensor {name!r} is {tensor.dtype}, not float32, or has values not finite",
+                f"tensor {name[:80]!r} is {tensor.dtype}, not float32, or has values not finite",
                 where=path,
                 todo="fetch it anew from the server",
             )
     version = header.get("version", "")
-    if not (version.isascii() and version.isdigit()):
+    if not (version.isascii() and version.isdigit() and len(version) <= 9):
         raise AdapterError(
-            f"header says version {version!r}, which counts no rounds",
+            f"header says version {version[:20]!r}, which counts no rounds",
             where=path,
             todo="fetch it anew from the server",
         )
@@ -163,7 +166,7 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
         )
     if task is not None and adapter.task != task:
         raise AdapterError(
-            f"belongs to task {adapter.task!r}, this one is {task!r}",
+            f"belongs to task {adapter.task[:80]!r}, this one is {task!r}",
             where=path,
             todo="use an adapter of this task",
         )

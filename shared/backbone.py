@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -30,6 +31,8 @@ from shared.adapter import Adapter
 from shared.device import autocast
 from shared.errors import AdapterError, BackboneError
 from shared.files import check_readable, replacing
+from shared.strict_parsing import json_value
+from shared.tensor_files import check_header, reason
 
 FORMAT = "atoll-backbone-1"
 
@@ -258,12 +261,15 @@ def load_backbone(path: Path) -> Backbone:
     todo = "make one with atoll-server pretrain"
     check_readable(path, BackboneError, missing="no such backbone file", todo=todo)
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise ValueError(f"header says format {header.get('format')!r}, not {FORMAT!r}")
-        backbone = new_backbone(BackboneSpec(**json.loads(header["spec"])), seed=0)
+        spec = BackboneSpec(**json_value(header["spec"]))
+        _check_shapes(spec, tensors)
+        backbone = new_backbone(spec, seed=0)
         tensors |= {n: t for n, t in backbone.state_dict().items() if is_slot(n)}
         backbone.load_state_dict(tensors)
         if backbone.digest != header["digest"]:
@@ -274,15 +280,34 @@ def load_backbone(path: Path) -> Backbone:
         ValueError,
         KeyError,
         TypeError,
+        AttributeError,
         RuntimeError,
         ArithmeticError,
     ) as fault:
         raise BackboneError(
-            f"not a readable backbone ({str(fault).splitlines()[0]})",
+            f"not a readable backbone ({reason(fault)})",
             where=path,
             todo="fetch it anew, or make one with atoll-server pretrain",
         ) from fault
     return backbone
+
+
+def _check_shapes(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a spec of other shapes than the file holds, before memory is taken for them.
+
+    Raises:
+        ValueError: says which tensor, or that the spec has no such numbers.
+    """
+    numbers = {name: it for name, it in asdict(spec).items() if name != "encoder"}
+    if not all(type(it) in (int, float) and 0 <= it < 2**31 for it in numbers.values()):
+        raise ValueError("a spec of other values than numbers")
+    if not isinstance(spec.encoder, str) or spec.layers > len(tensors):
+        raise ValueError("a spec of another backbone")
+    with torch.device("meta"):  # shapes alone
+        expected = Backbone(spec).state_dict()
+    for name, tensor in expected.items():
+        if not is_slot(name) and (name not in tensors or tensors[name].shape != tensor.shape):
+            raise ValueError(f"tensor {name} is missing or of another shape than the spec says")
 
 
 def is_slot(name: str) -> bool:

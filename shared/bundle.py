@@ -14,13 +14,13 @@ import hashlib
 import io
 import re
 import stat
-import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import BundleError
+from shared.strict_parsing import toml_table
 
 PROJECT, CONTENT = "pyproject.toml", ".info/CONTENT"
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP knows
@@ -50,7 +50,7 @@ def build(source: Path) -> Bundle:
     """
     try:
         project = (source / PROJECT).read_bytes()
-        told = tomllib.loads(project.decode())
+        told = toml_table(project)
         app = told["tool"]["flwr"]["app"]
         version = str(told["project"]["version"])
         left_out = _matches(source, app.get("fab-exclude", ()))
@@ -76,8 +76,8 @@ def version_of(files: Mapping[str, bytes], *, where: str) -> str:
         BundleError: its project is none.
     """
     try:
-        return str(tomllib.loads(files[PROJECT].decode())["project"]["version"])
-    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        return str(toml_table(files[PROJECT])["project"]["version"])
+    except (ValueError, KeyError, TypeError) as fault:
         raise BundleError(
             f"has no {PROJECT} that says a version", where=where, todo=WRONG
         ) from fault

@@ -53,7 +53,7 @@ def split(text: str, *, lowest: int = 1) -> tuple[str, int]:
         host, port = "", 0
     if not host or not lowest <= port <= 65_535:
         raise ConfigError(
-            f"{text!r} is no address", todo="write HOST:PORT, without a scheme or a path"
+            f"{text[:80]!r} is no address", todo="write HOST:PORT, without a scheme or a path"
         )
     return host, port
 

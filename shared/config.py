@@ -9,6 +9,7 @@ its own and passes that inward.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -21,8 +22,11 @@ from pydantic_core import ErrorDetails
 
 from shared.errors import ConfigError
 from shared.file_kinds import other_kind
+from shared.strict_parsing import LARGEST_TOML, toml_table
 
 M = TypeVar("M", bound=BaseModel)
+LONGEST_KEY = 100  # characters of a key that a message repeats
+_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Section(BaseModel):
@@ -39,8 +43,8 @@ def read_toml(path: Path, model: type[M]) -> M:
             what it holds.
     """
     try:
-        text = path.read_bytes().decode()
-        mapping = tomllib.loads(text)
+        with path.open("rb") as file:
+            mapping = toml_table(file.read(LARGEST_TOML + 1))
     except FileNotFoundError:
         raise ConfigError("no such file", where=path, todo="give the path of a TOML file") from None
     except OSError as error:
@@ -54,6 +58,10 @@ def read_toml(path: Path, model: type[M]) -> M:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", where=path, todo="mend that line") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"holds {error}", where=path, todo="give the TOML file that the guide describes"
+        ) from None
     try:
         return parse(mapping, model, str(path))
     except ConfigError:
@@ -71,10 +79,15 @@ def parse(mapping: Mapping[str, Any], model: type[M], where: str) -> M:
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type or range.
     """
+    text = json.dumps(mapping, default=str)
+    if _ZERO.search(text):
+        raise ConfigError(
+            "a text holds the character of code 0", where=where, todo="remove it: no path has one"
+        )
     try:
         # As JSON, because pydantic's strict mode then takes a list for a tuple and a string for a
         # path, and still no string or truth value for a number.
-        return model.model_validate_json(json.dumps(mapping, default=str))
+        return model.model_validate_json(text)
     except ValidationError as error:
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         raise _told(faults[0], model, where) from None
@@ -106,7 +119,7 @@ def _told(fault: ErrorDetails, model: type[BaseModel], where: str) -> ConfigErro
 def _known(model: type[BaseModel], loc: tuple[str | int, ...], key: str) -> str:
     """The next step for an unknown `key` of the section at `loc`."""
     known = _keys(model, loc)
-    near = get_close_matches(key, known, n=1, cutoff=0.6)
+    near = get_close_matches(key[:LONGEST_KEY], known, n=1, cutoff=0.6)
     if near:
         return f"the nearest known key is {_dotted((*loc, near[0]))!r}"
     return f"known keys there are {', '.join(known)}" if known else "remove it"
@@ -126,4 +139,5 @@ def _keys(kind: Any, loc: tuple[str | int, ...]) -> list[str]:
 
 
 def _dotted(loc: tuple[str | int, ...]) -> str:
-    return ".".join(str(part) for part in loc)
+    whole = ".".join(str(part) for part in loc)
+    return whole if len(whole) <= LONGEST_KEY else f"{whole[:LONGEST_KEY]}..."

@@ -12,7 +12,6 @@ where they are made: what is sent are proofs of having them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +26,7 @@ from shared.config import Section, parse
 from shared.errors import ConfigError, IdentityError
 from shared.evictions import MOST, SENT, Eviction
 from shared.signing import canonical, check, public_of, sign
+from shared.strict_parsing import json_value
 from shared.token import Token
 
 SERVICE = "atoll.Enrolment"
@@ -173,13 +173,11 @@ def unpacked(content: bytes, model: type[S], where: str) -> S:
         IdentityError: it is no such message.
     """
     try:
-        if len(content) > LARGEST:
-            raise ValueError
-        found = json.loads(content)
+        found = json_value(content, largest=LARGEST)
         if not isinstance(found, dict):
             raise ValueError
         return parse(found, model, where)
-    except (ValueError, RecursionError, ConfigError):
+    except (ValueError, ConfigError):
         raise IdentityError(
             f"no {model.__name__} of this version", where=where, todo="use the same Atoll version"
         ) from None

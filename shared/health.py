@@ -70,6 +70,26 @@ def served(address: str, health: Health) -> Iterator[int]:
     if not address:
         yield 0
         return
+    try:
+        host, port = split(address, lowest=0)
+        server = _Server((host, port), handler(health))
+    except (OSError, AtollError) as fault:
+        raise ConfigError(
+            f"cannot serve health there ({fault})",
+            where=address,
+            todo='set health to another HOST:PORT, or to "" for none',
+        ) from fault
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    """What answers one request: for an HTTP server."""
 
     class Answer(BaseHTTPRequestHandler):
         timeout = PATIENCE
@@ -94,19 +114,4 @@ def served(address: str, health: Health) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """A probe every few seconds is no news."""
 
-    try:
-        host, port = split(address, lowest=0)
-        server = _Server((host, port), Answer)
-    except (OSError, AtollError) as fault:
-        raise ConfigError(
-            f"cannot serve health there ({fault})",
-            where=address,
-            todo='set health to another HOST:PORT, or to "" for none',
-        ) from fault
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
+    return Answer

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from shared import signing
 from shared.adapter import Adapter, load_adapter
 from shared.errors import IdentityError
+from shared.strict_parsing import LATEST, json_file, json_value
 
 PURPOSE = "model"
 FORMAT = "atoll-model-1"
@@ -77,7 +78,7 @@ def parse(text: str) -> Manifest:
     Raises:
         ValueError: it is none, or not in the one form.
     """
-    told = json.loads(text)
+    told = json_value(text)
     if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
         raise ValueError("not a manifest")
     if set(told) != {it.name for it in fields(Manifest)}:
@@ -97,6 +98,8 @@ def parse(text: str) -> Manifest:
         moments=_of(told, "moments", str),
         report=_of(told, "report", str),
     )
+    if not 0 <= manifest.time <= LATEST:
+        raise ValueError("not a time that has a date")
     if manifest.text() != text:
         raise ValueError("not in the form that is signed")
     return manifest
@@ -163,10 +166,10 @@ def read(path: Path) -> tuple[Manifest, str]:
         IdentityError: it cannot be read, or is something else.
     """
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_file(path)
         manifest = parse(signing.canonical(told["manifest"]).decode())
         return manifest, _of(told, "signature", str)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as fault:
+    except (OSError, ValueError, KeyError, TypeError) as fault:
         raise IdentityError(
             f"is no manifest ({type(fault).__name__})",
             where=path,

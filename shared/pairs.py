@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 
 from shared.errors import PairsError
 from shared.files import check_readable, replacing
+from shared.tensor_files import check_header, reason
 from shared.words import Words
 
 FORMAT = "atoll-pairs-1"
@@ -181,6 +182,7 @@ def load_pairs(path: Path) -> Pairs:
     """
     check_readable(path, PairsError, missing="no such file of pairs", todo="check the path")
     try:
+        check_header(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -205,8 +207,8 @@ def load_pairs(path: Path) -> Pairs:
         AttributeError,
         RecursionError,
     ) as fault:
-        said = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise PairsError(f"no readable file of pairs ({said})", where=path, todo=ANEW) from fault
+        said = f"no readable file of pairs ({reason(fault)})"
+        raise PairsError(said, where=path, todo=ANEW) from fault
     if not _sound(pairs):
         raise PairsError("holds pairs that are none", where=path, todo=ANEW)
     return pairs

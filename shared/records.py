@@ -24,6 +24,7 @@ SAME_VERSION = "check that both sides run the same version"
 LARGEST = sys.float_info.max  # compared with, an int beyond it is refused and does not raise
 MAX_NAME = 64  # characters of a platform's name
 MAX_TENSOR_NAME = 128
+MAX_AXES = 8  # of a tensor; their product is computed, which takes long for many
 
 T = TypeVar("T", bound=str)
 
@@ -55,6 +56,8 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
         if len(name) > MAX_TENSOR_NAME:
             raise ReplyError(f"a tensor's name has {len(name)} characters", todo=SAME_VERSION)
         shape = tuple(array.shape)
+        if len(shape) > MAX_AXES:
+            raise ReplyError(f"tensor {name!r} has {len(shape)} axes", todo=SAME_VERSION)
         if array.stype != RAW or array.dtype != "float32" or any(size < 0 for size in shape):
             raise ReplyError(
                 f"tensor {name!r} is {array.dtype} in {array.stype!r}, not float32 in {RAW!r}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shared import cache_folder
@@ -29,6 +27,8 @@ from shared.catalogue import Catalogue
 from shared.device import Use, autocast, pick_device
 from shared.errors import BackboneError, ConfigError
 from shared.files import made_folder, replacing
+from shared.strict_parsing import json_file
+from shared.tensor_files import reason
 
 log = logging.getLogger("atoll.cache")
 
@@ -237,7 +237,7 @@ def _folder(name: str) -> Path:
 
 def _width(name: str, folder: Path) -> int:
     try:
-        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+        return int(json_file(folder / "config.json")["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise BackboneError(
             f"text encoder {name!r} has no config.json that says its hidden_size",
@@ -255,9 +255,10 @@ def _load(encoder: EncoderSpec, device: torch.device) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
         model = AutoModel.from_pretrained(encoder.folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as fault:
+    # The two libraries raise many kinds for a file that is damaged, Exception itself among them.
+    except Exception as fault:
         raise BackboneError(
-            f"text encoder {encoder.name!r} cannot be loaded ({str(fault).splitlines()[0]})",
+            f"text encoder {encoder.name!r} cannot be loaded ({reason(fault)})",
             where=encoder.folder,
             todo="download it anew",
         ) from fault

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from shared.errors import IdentityError
 
-_FAULTS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm)
+# A certificate is decoded bit by bit, when something is asked of it. What cannot be decoded raises
+# ValueError, KeyError, InvalidVersion, UnsupportedGeneralNameType and more, as its maker chooses:
+# hence `except Exception` wherever one is read.
 
 
 def certificates(content: bytes, *, where: str | Path | None = None) -> list[x509.Certificate]:
@@ -33,7 +34,7 @@ def certificates(content: bytes, *, where: str | Path | None = None) -> list[x50
     """
     try:
         return x509.load_pem_x509_certificates(content)
-    except ValueError:
+    except Exception:
         raise IdentityError(
             "holds no certificates, or damaged ones", where=where, todo="put it back from a backup"
         ) from None
@@ -52,7 +53,7 @@ def authorities(content: bytes, *, where: str | Path | None = None) -> list[x509
             basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
             if not basic.ca or number(ca) < 1:
                 raise ValueError
-        except (*_FAULTS, x509.ExtensionNotFound, x509.DuplicateExtension):
+        except Exception:
             raise IdentityError(
                 "holds a certificate that is no coordinator's CA",
                 where=where,
@@ -63,7 +64,10 @@ def authorities(content: bytes, *, where: str | Path | None = None) -> list[x509
 
 def number(ca: x509.Certificate) -> int:
     """Which CA of its coordinator's it is, from 1; 0 if it is none of ours."""
-    found = ca.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+    try:
+        found = ca.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+    except Exception:
+        return 0
     text = str(found[0].value) if found else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
@@ -88,15 +92,15 @@ def issued_by(leaf: x509.Certificate, ca: x509.Certificate) -> bool:
     """Whether the CA signed the certificate."""
     try:
         leaf.verify_directly_issued_by(ca)
-    except _FAULTS:
+    except Exception:
         return False
     return True
 
 
 def hosts_of(leaf: x509.Certificate) -> list[str]:
-    """The names and IP addresses that a certificate is for."""
+    """The names and IP addresses that a certificate is for; none if they cannot be decoded."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except Exception:
         return []
     return [str(name.value) for name in names]

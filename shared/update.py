@@ -5,16 +5,17 @@ Update ─bound→ BoundedUpdate → EncodedUpdate → MaskedUpdate       (the f
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shared.adapter import Adapter, Tensors
-from shared.errors import ReplyError
+from shared.errors import LedgerError, ReplyError
+from shared.strict_parsing import json_value
 
 MAX_WEIGHT = 1000.0  # a slip of the pen is caught; that weights are fair is for people to agree
 MAX_NORM = 1e9  # of an Update that no Plan bounds; float32 squares stay finite
@@ -179,13 +180,23 @@ def to_bytes(update: BoundedUpdate) -> bytes:
 
 
 def from_bytes(data: bytes) -> BoundedUpdate:
-    """What `to_bytes` wrote; the Ledger has checked its hash."""
+    """What `to_bytes` wrote; the Ledger has checked its hash.
+
+    Raises:
+        LedgerError: it is something else.
+    """
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])["__metadata__"]
-    return BoundedUpdate(
-        load(data),
-        base=header["base"],
-        weight=float(header["weight"]),
-        bound=float(header["bound"]),
-        noise=header["noise"],
-    )
+    try:
+        header = json_value(data[8 : 8 + length])["__metadata__"]
+        return BoundedUpdate(
+            load(data),
+            base=header["base"],
+            weight=float(header["weight"]),
+            bound=float(header["bound"]),
+            noise=header["noise"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as fault:
+        raise LedgerError(
+            f"keeps an answer that is no Update ({type(fault).__name__})",
+            todo="put the newest copy of the ledger back",
+        ) from fault

@@ -261,7 +261,7 @@ def _read(path: Path, seed: int) -> Metrics:
         found: Metrics = json.loads(path.read_text(encoding="utf-8"))
         if found["seed"] != seed:
             raise ValueError("another seed")
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise ConfigError(
             "cannot be read", where=path, todo="remove it, and this seed is compared again"
         ) from fault

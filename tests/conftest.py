@@ -38,7 +38,7 @@ WORDS = ("tea", "cup", "red", "oak", "ink", "pen", "wool", "salt", "lamp", "rope
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's state and cache folders are among the files of the tests, for child processes too."""
+    """The user's state and cache folders are the tests' own, for child processes too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg")))

@@ -34,6 +34,7 @@ DAEMONS = {
     "server/grid.py",
     "server/replies.py",
     "server/superlink.py",
+    "shared/message_objects.py",
     "simulations/siege/members.py",  # an enrolled platform that does not keep to it
 }
 APPS = {"clients/app.py", "server/app.py"}
