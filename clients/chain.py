@@ -22,7 +22,15 @@ from shared.signing import canonical, digest
 from shared.update import Noise, Receipt
 
 Kind = Literal["reserve", "release", "abandon"]
-REPEATED = ("dataset", "unit", "asked", "charge", "plan", "noise")  # by what ends a reservation
+REPEATED = (
+    "dataset",
+    "unit",
+    "asked",
+    "charge",
+    "plan",
+    "noise",
+    "allowance",
+)  # by what ends a reservation
 RESTORE = "put the newest copy back; an older one is refused as well"
 
 
@@ -60,6 +68,8 @@ class Entry:
         time: seconds since 1970.
         payload: SHA-256 of what was released, hex; None on the other kinds.
         before: hash of the entry before, or genesis.
+        allowance: every mechanism that may run on the data set in all, as it was fixed when this
+            was reserved (clients/allowance.py); none in entries of older versions.
         hash: SHA-256 of all of the above, hex.
     """
 
@@ -75,6 +85,7 @@ class Entry:
     time: float
     payload: str | None
     before: str
+    allowance: tuple[Charge, ...] = ()
     hash: str = ""
 
 
@@ -129,8 +140,9 @@ def _parsed(text: object, seal: object) -> Entry | None:
     try:
         fields = json.loads(text)
         asked, charge = Asked(**fields.pop("asked")), Charge(**fields.pop("charge"))
-        return Entry(asked=asked, charge=charge, hash=seal, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError, PlanError):
+        allowance = tuple(Charge(**one) for one in fields.pop("allowance", []))
+        return Entry(asked=asked, charge=charge, allowance=allowance, hash=seal, **fields)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PlanError):
         return None
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shared.errors import AdapterError
-from shared.files import replacing
+from shared.files import check_tensors, replacing
 
 FORMAT = "atoll-adapter-1"
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -115,6 +115,7 @@ def load_adapter(path: Path, *, backbone: str | None = None, task: str | None = 
     if not path.is_file():
         raise AdapterError("no such adapter file", where=path, todo="check the path")
     try:
+        check_tensors(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from shared.adapter import Adapter
 from shared.device import autocast
 from shared.errors import AdapterError, BackboneError
-from shared.files import replacing
+from shared.files import check_tensors, replacing
 
 FORMAT = "atoll-backbone-1"
 
@@ -260,6 +260,7 @@ def load_backbone(path: Path) -> Backbone:
             "no such backbone file", where=path, todo="make one with atoll-server pretrain"
         )
     try:
+        check_tensors(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -12,6 +12,11 @@ from safetensors import SafetensorError
 
 from shared.errors import ConfigError
 
+LARGEST_HEADER = (
+    1 << 20
+)  # bytes of a safetensors header; those that Atoll writes have some thousand
+MOST_TENSORS = 4096  # in one file or message; an Adapter has some ten
+
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
@@ -48,6 +53,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_tensors(path: Path) -> None:
+    """Refuse a safetensors file with more tensors than any of ours, before its header is parsed.
+
+    Raises:
+        ValueError: its header is too long, or names too many tensors.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > LARGEST_HEADER:
+            raise ValueError(f"its header has {size} bytes, {LARGEST_HEADER} at most are read")
+        count = file.read(size).count(b'"data_offsets"')
+    if count > MOST_TENSORS:
+        raise ValueError(f"it holds {count} tensors, {MOST_TENSORS} at most are read")
 
 
 def made_folder(path: Path) -> Path:

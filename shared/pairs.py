@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shared.errors import PairsError
-from shared.files import replacing
+from shared.files import check_tensors, replacing
 from shared.words import Words
 
 FORMAT = "atoll-pairs-1"
@@ -182,6 +182,7 @@ def load_pairs(path: Path) -> Pairs:
     if not path.is_file():
         raise PairsError("no such file of pairs", where=path, todo="check the path")
     try:
+        check_tensors(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
