@@ -1,21 +1,25 @@
-"""What the entries of a ledger add up to: spent, reserved, left, and rounds that still fit.
+"""What the entries of a ledger add up to: spent, reserved, set aside, left, rounds that may come.
 
 A released charge is spent for ever, an open reservation counts as if it were, an abandoned one
-costs nothing. All of one data set and unit compose, at the δ of the Plan in force.
+costs nothing. All of one data set and unit compose, at the δ of the Plan in force. What may still
+be released was fixed before the first release: see `clients.allowance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from clients.chain import Entries, Entry
+from clients.allowance import (
+    allowance_of,
+    amounts,
+    counted,
+    metrics_charge,
+    rounds_left,
+    sums_charge,
+)
+from clients.chain import Entries
 from shared.accounting import Charge, epsilon
-from shared.errors import BudgetError
-from shared.plan import Plan
-
-MOST_ROUNDS = 100_000  # that a balance tells of
+from shared.tables.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,13 @@ class Balance:
         delta: δ of the Plan, at which all is told.
         spent: ε of what was released.
         reserved: ε that an open reservation adds.
-        left: ε of the budget that neither has taken; 0 if they took more.
-        rounds_left: how many more rounds of the Plan fit, 100,000 at most.
-        releases: how many.
+        set_aside: ε that is kept for sums, for metrics and for what earlier Plans allowed.
+        left: ε of the budget that rounds of this Plan may still take; 0 if there is none.
+        rounds: how many rounds of the Plan there are in all, 100,000 at most.
+        rounds_left: how many of them are not taken yet.
+        sums_left: how many releases of sums are not taken yet.
+        metrics_left: how many releases of metrics are not taken yet.
+        releases: how many there were.
     """
 
     dataset: str
@@ -40,75 +48,45 @@ class Balance:
     delta: float
     spent: float
     reserved: float
+    set_aside: float
     left: float
+    rounds: int
     rounds_left: int
+    sums_left: int
+    metrics_left: int
     releases: int
 
 
-def balance_of(entries: Entries, *, dataset: str, plan: Plan) -> Balance:
-    """The Balance of a data set under a Plan."""
-    released = charges(entries, dataset=dataset, unit=plan.unit, reserved=False)
-    taken = charges(entries, dataset=dataset, unit=plan.unit)
-    spent, with_reserved = epsilon(released, plan.delta), epsilon(taken, plan.delta)
+def balance_of(entries: Entries, *, policy: Policy) -> Balance:
+    """The Balance of the policy's data set under its Plan.
+
+    Raises:
+        ValueError: the policy protects nothing.
+    """
+    found, plan = allowance_of(entries, policy=policy), policy.plan
+    assert plan is not None
+    released = charges(entries, dataset=policy.dataset, unit=plan.unit, reserved=False)
+    spent, with_reserved = epsilon(released, plan.delta), epsilon(found.taken, plan.delta)
+    set_aside, left = amounts(found, plan)
+    sums, metrics = sums_charge(policy), metrics_charge(policy)
     return Balance(
-        dataset=dataset,
+        dataset=policy.dataset,
         unit=plan.unit,
         epsilon=plan.epsilon,
         delta=plan.delta,
         spent=spent,
         reserved=with_reserved - spent,
-        left=max(0.0, plan.epsilon - with_reserved),
-        rounds_left=rounds_left(plan, taken),
+        set_aside=set_aside,
+        left=left,
+        rounds=max(0, found.rounds),
+        rounds_left=rounds_left(found, plan),
+        sums_left=0 if sums is None else min(found.sums, found.left(sums)),
+        metrics_left=0 if metrics is None else min(found.metrics, found.left(metrics)),
         releases=len(released),
     )
 
 
 def charges(entries: Entries, *, dataset: str, unit: str, reserved: bool = True) -> list[Charge]:
     """What a data set has released and, if wanted, what is reserved."""
-
-    def counts(entry: Entry) -> bool:
-        is_open = entry.kind == "reserve" and entry is entries[-1]
-        return entry.kind == "release" or (reserved and is_open)
-
-    mine = (entry for entry in entries if (entry.dataset, entry.unit) == (dataset, unit))
-    return [entry.charge for entry in mine if counts(entry)]
-
-
-def check_fits(
-    charge: Charge, taken: Sequence[Charge], *, plan: Plan, dataset: str, where: Path
-) -> None:
-    """Refuse a charge that would take more than the budget.
-
-    Raises:
-        BudgetError: names what is left and what it would cost.
-    """
-    after = epsilon([*taken, charge], plan.delta)
-    if not after <= plan.epsilon:
-        before = epsilon(taken, plan.delta)
-        raise BudgetError(
-            f"the budget of {dataset} is exhausted: epsilon"
-            f" {max(0.0, plan.epsilon - before):.4g} of {plan.epsilon:g} is left,"
-            f" this would cost {after - before:.4g}",
-            where=where,
-            todo="train no more on these rows",
-        )
-
-
-def rounds_left(plan: Plan, taken: Sequence[Charge]) -> int:
-    """How many more rounds of the Plan fit beside these charges, MOST_ROUNDS at most.
-
-    Doubles before it bisects, so that no composition is much larger than the budget.
-    """
-
-    def fit(rounds: int) -> bool:
-        more = replace(plan.charge, steps=plan.charge.steps * rounds)
-        return epsilon([*taken, more], plan.delta) <= plan.epsilon
-
-    fits, too_many = 0, 1
-    while too_many <= MOST_ROUNDS and fit(too_many):
-        fits, too_many = too_many, too_many * 2
-    too_many = min(too_many, MOST_ROUNDS + 1)
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        fits, too_many = (middle, too_many) if fit(middle) else (fits, middle)
-    return fits
+    found = counted(entries, dataset=dataset, unit=unit, reserved=reserved)
+    return [entry.charge for entry in found]

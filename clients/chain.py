@@ -23,7 +23,15 @@ from shared.strict_parsing import LATEST
 from shared.update import Noise, Receipt
 
 Kind = Literal["reserve", "release", "abandon"]
-REPEATED = ("dataset", "unit", "asked", "charge", "plan", "noise")  # by what ends a reservation
+REPEATED = (
+    "dataset",
+    "unit",
+    "asked",
+    "charge",
+    "plan",
+    "noise",
+    "allowance",
+)  # by what ends a reservation
 RESTORE = "put the newest copy back; an older one is refused as well"
 
 
@@ -61,6 +69,8 @@ class Entry:
         time: seconds since 1970.
         payload: SHA-256 of what was released, hex; None on the other kinds.
         before: hash of the entry before, or genesis.
+        allowance: every mechanism that may run on the data set in all, as it was fixed when this
+            was reserved (clients/allowance.py); none in entries of older versions.
         hash: SHA-256 of all of the above, hex.
     """
 
@@ -76,6 +86,7 @@ class Entry:
     time: float
     payload: str | None
     before: str
+    allowance: tuple[Charge, ...] = ()
     hash: str = ""
 
 
@@ -130,7 +141,8 @@ def _parsed(text: object, seal: object) -> Entry | None:
     try:
         fields = json.loads(text)
         asked, charge = Asked(**fields.pop("asked")), Charge(**fields.pop("charge"))
-        entry = Entry(asked=asked, charge=charge, hash=seal, **fields)
+        allowance = tuple(Charge(**one) for one in fields.pop("allowance", []))
+        entry = Entry(asked=asked, charge=charge, allowance=allowance, hash=seal, **fields)
         return entry if _typed(entry) else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PlanError):
         return None
@@ -141,7 +153,8 @@ def _typed(entry: Entry) -> bool:
     texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
     return (
         all(isinstance(it, str) for it in texts)
-        and type(entry.number) is type(entry.asked.round) is type(entry.charge.steps) is int
+        and type(entry.number) is type(entry.asked.round) is int
+        and all(type(it.steps) is int for it in (entry.charge, *entry.allowance))
         and (entry.of is None or type(entry.of) is int)
         and (entry.payload is None or isinstance(entry.payload, str))
         and entry.kind in ("reserve", "release", "abandon")

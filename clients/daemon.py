@@ -25,7 +25,7 @@ from clients.readiness import policy_of, privacy_line
 from shared import terminal
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
-from shared.plan import Plan
+from shared.plan import Plan, large_delta
 from shared.strict_parsing import json_file
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
@@ -71,7 +71,8 @@ def check(platform: PlatformFile, as_json: AsJson = False) -> None:
     if as_json:
         terminal.print_json({"platform": config.name, **asdict(report)})
         return
-    for line in [*report.lines(), privacy]:
+    warned = large_delta(config.policy.plan.delta) if config.policy and config.policy.plan else None
+    for line in [*report.lines(), privacy, *filter(None, [warned])]:
         told = f"{config.name}: {line}"
         terminal.console.print(told, highlight=False, soft_wrap=True, markup=False)
 
@@ -88,11 +89,13 @@ def budget(platform: PlatformFile, as_json: AsJson = False) -> None:
             todo="write a Plan under [privacy] in its place",
         )
     held = entries(policy)
-    found = balance_of(held, dataset=policy.dataset, plan=policy.plan)
+    found = balance_of(held, policy=policy)
     noise = sorted({entry.noise for entry in held})
     if as_json:
         plan = policy.plan.public()
+        warned = [line for line in [large_delta(policy.plan.delta)] if line]
         told = {"platform": config.name, **asdict(found), "noise": noise, "plan": plan}
+        told["warnings"] = warned
         terminal.print_json(told)
         return
     for line in [*budget_lines(found, policy.plan), *(SIMULATED if "simulated" in noise else ())]:
@@ -110,9 +113,22 @@ def budget_lines(found: Balance, plan: Plan) -> list[str]:
         f" {plan.sampling_rate:g}, {plan.steps} steps a round",
         f"data set {found.dataset}, one record a {found.unit}, delta {found.delta:.3g}",
         f"epsilon {found.epsilon:g}: {found.spent:.4g} spent in {found.releases} releases,"
-        f" {found.reserved:.4g} reserved, {left:.4g} left",
-        f"{found.rounds_left} more rounds of the current Plan fit",
+        f" {found.reserved:.4g} reserved, {found.set_aside:.4g} set aside, {left:.4g} left",
+        f"{found.rounds_left} more rounds of the current Plan fit, of {found.rounds} in all",
+        *set_aside_lines(found),
+        *filter(None, [large_delta(plan.delta)]),
     ]
+
+
+def set_aside_lines(found: Balance) -> list[str]:
+    """What is kept for releases other than rounds, for people; nothing where nothing is."""
+    named = (("sums", found.sums_left), ("metrics", found.metrics_left))
+    kept = [f"{count} of {name}" for name, count in named if count]
+    if kept:
+        return [f"set aside from the start, asked for or not: releases, {' and '.join(kept)}"]
+    if found.set_aside >= 1e-4:
+        return ["set aside: what an earlier Plan of this data set allowed and nobody asked for"]
+    return []
 
 
 @cli.command(
@@ -156,7 +172,7 @@ def report_command(
         config,
         entries=held,
         # Of the same entries: a round may end while this is made.
-        balance=balance_of(held, dataset=policy.dataset, plan=policy.plan) if policy.plan else None,
+        balance=balance_of(held, policy=policy) if policy.plan else None,
         audit=read_audit(audit) if audit else None,
         refused=[" ".join(note.values()) for note in egress.notes(policy)],
         statement=read_toml(statement, report.Statement).model_dump() if statement else None,

@@ -19,12 +19,13 @@ from clients.approvals import Approvals
 from clients.balance import balance_of
 from clients.erasure_plan import Draft, Request
 from clients.ledger import entries
-from clients.report_page import eps, large_delta
+from clients.report_page import eps
 from shared import audit_log, wire
 from shared.audit_log import AuditLog
 from shared.bundle import files_of
 from shared.errors import AtollError, ConfigError
 from shared.files import made_folder, replacing
+from shared.plan import large_delta
 from shared.signing import digest
 from shared.tables.erasure_list import load_list, record_paths, records_folder
 from shared.tables.table import read_platform

@@ -10,6 +10,7 @@ an edited ledger or an old copy.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sqlite3
@@ -20,7 +21,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from clients.balance import Balance, balance_of, charges, check_fits
+from clients.allowance import check_fits
+from clients.balance import Balance, balance_of
 from clients.chain import Asked, Entry, receipt_of, sealed
 from clients.ledger_file import (
     add,
@@ -44,6 +46,9 @@ from shared.update import Noise, Receipt
 __all__ = ["Asked", "Balance", "Entry", "Ledger", "answered", "balance", "entries"]
 
 BACKWARDS = 60.0  # seconds that a clock may be set back: time servers correct less
+AHEAD = 3600.0  # seconds; a larger lead of the entries means that the clock was ahead before
+EARLIEST = 1_767_225_600.0  # 2026-01-01 UTC: a clock before it is wrong, whatever entries say
+log = logging.getLogger("atoll.client")
 
 
 class Ledger:
@@ -142,7 +147,7 @@ class Ledger:
 
     def balance(self) -> Balance:
         """Of the policy's data set, under its Plan."""
-        return balance_of(self._entries, dataset=self._policy.dataset, plan=self._plan)
+        return balance_of(self._entries, policy=self._policy)
 
     def answered(self, asked: Asked) -> bytes | None:
         """What was released for this very request, if it was the last of its purpose.
@@ -155,13 +160,17 @@ class Ledger:
             return answer(base, self._entries, asked, dataset=dataset, path=self._path)
 
     def reserve(self, asked: Asked, charge: Charge) -> int:
-        """Set a charge aside, before training.
+        """Take a charge out of the allowance, before training.
+
+        Args:
+            asked: the request.
+            charge: one whole round of the Plan, or one release of sums or of metrics.
 
         Returns:
             The number of the reservation.
 
         Raises:
-            BudgetError: it does not fit into what is left; nothing is written.
+            BudgetError: the allowance does not hold it any more; nothing is written.
             LedgerError: another reservation is open, the clock was set back, the run began under
                 another Plan, or it cannot be written.
         """
@@ -173,8 +182,7 @@ class Ledger:
         self._check_clock(now)
         self._check_run(asked)
         dataset, plan = self._policy.dataset, self._plan
-        taken = charges(self._entries, dataset=dataset, unit=plan.unit)
-        check_fits(charge, taken, plan=plan, dataset=dataset, where=self._path)
+        found = check_fits(asked, charge, self._entries, policy=self._policy, where=self._path)
         made = Entry(
             number=len(self._entries) + 1,
             kind="reserve",
@@ -188,12 +196,20 @@ class Ledger:
             time=now,
             payload=None,
             before=self.receipt.head,
+            allowance=found.total,
         )
         self._append(sealed(made))
         return made.number
 
     def _check_clock(self, now: float) -> None:
+        """Refuse a clock that was set back; one that was ahead before does not lock the ledger.
+
+        No charge depends on it: times are for whoever reads the report.
+        """
         latest = max((entry.time for entry in self._entries), default=now)
+        if math.isfinite(now) and latest - now > AHEAD and now >= EARLIEST:
+            log.warning("%s has entries from %.0f s ahead of the clock", self._path, latest - now)
+            return
         if not latest - BACKWARDS <= now < math.inf:
             raise self._refused(
                 f"the clock is {latest - now:.0f} s behind the latest entry", "set the clock right"
@@ -290,7 +306,7 @@ def balance(policy: Policy) -> Balance:
         LedgerError: as `entries`.
         ValueError: the policy protects nothing.
     """
-    return balance_of(entries(policy), dataset=policy.dataset, plan=_plan(policy))
+    return balance_of(entries(policy), policy=policy)
 
 
 def _plan(policy: Policy) -> Plan:

@@ -31,6 +31,7 @@ from shared.signing import canonical, digest
 from shared.strict_parsing import json_file
 from shared.update import Noise, Receipt
 
+UTF8 = "Could not decode to UTF-8"  # how sqlite3 reports text that is none
 DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"}  # the file; all others, the machine
 
 SCHEMA = (
@@ -216,13 +217,14 @@ def read_head(path: Path) -> Receipt | None:
 
 
 def write_head(path: Path, receipt: Receipt) -> None:
-    """Replace the head file; it is on the disk when this returns.
+    """Replace the head file, or the file that a link by its name leads to; then it is on the disk.
 
     Raises:
         LedgerError: it cannot be written; the one before is left.
     """
-    part = path.with_name(f".{path.name}.part")  # one writer, so one name
     with in_one_line(path):
+        path = Path(os.path.realpath(path))  # else a file would take the place of the link
+        part = path.with_name(f".{path.name}.part")  # one writer, so one name
         part.unlink(missing_ok=True)  # of a crash, with whatever mode it has
         # As the ledger: nobody else may read how much was released.
         with open(part, "x", encoding="ascii", opener=_for_its_owner) as file:
@@ -245,9 +247,13 @@ def in_one_line(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as fault:  # SQLite names what is damaged, in its bytes
         raise LedgerError("is damaged (not UTF-8)", where=path, todo=RESTORE) from fault
     except sqlite3.Error as fault:
-        if getattr(fault, "sqlite_errorname", None) in DAMAGE:
-            raise LedgerError(f"is damaged ({fault})", where=path, todo=RESTORE) from fault
-        raise _unwritable(path, str(fault)) from fault
+        why = str(fault)
+        if getattr(fault, "sqlite_errorname", None) in DAMAGE or UTF8 in why:
+            why = UTF8 if UTF8 in why else why  # what the text holds is not repeated
+            raise LedgerError(f"is damaged ({why})", where=path, todo=RESTORE) from fault
+        raise _unwritable(path, why) from fault
+    except UnicodeError as fault:
+        raise LedgerError(f"is damaged ({UTF8})", where=path, todo=RESTORE) from fault
     except OSError as fault:
         raise _unwritable(path, fault.strerror or str(fault)) from fault
 

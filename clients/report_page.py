@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from html import escape
+from itertools import accumulate
 from typing import Any
 
 Facts = Mapping[str, Any]
-LARGE_DELTA = 1e-5  # above it a report warns; NIST SP 800-226 asks for far below 1 / shoppers
+EPSILONS = ("spent", "reserved", "set_aside")  # of the budget; shown rounded up
 UNSTATED = "to be stated by the controller"
 SECTIONS = {  # in the page's order, each with a note
     "what_is_done": "",
     "data_categories": "The kinds of columns that are read.",
     "plan": "Public numbers, from the platform's own file.",
-    "budget": "For all rounds of all runs. ε is rounded up, what is left of it down.",
+    "budget": "For all rounds of all runs. ε is rounded up, what is left of it down. Set aside is "
+    "what the Plan keeps from the start for sums and metrics, and what earlier Plans kept.",
     "releases": "All that left. Noise is over an L2 norm (Laplace: L1), ε of all so far.",
     "other_data_sets": "Releases of other data sets in this Ledger; their budgets are their own.",
     "shopper_on_several_platforms": "If each of k platforms released what this one did: ε of all "
@@ -218,17 +220,6 @@ def render(document: Facts) -> str:
     )
 
 
-def large_delta(delta: float) -> str | None:
-    """A warning where δ is larger than is good practice; None where it is not."""
-    if delta <= LARGE_DELTA:
-        return None
-    return (
-        f"LARGE δ: δ = {delta:.3g} is above {LARGE_DELTA:g}. The definition alone would allow that"
-        f" each shopper's rows come out whole with a chance of {delta:.3g}. Choose a smaller delta"
-        " in [privacy], far below 1 divided by the number of shoppers."
-    )
-
-
 def eps(value: float | str) -> str:
     """An ε, rounded up at the fourth decimal: never told below what it is."""
     return value if isinstance(value, str) else f"{math.ceil(value * 1e4 - 1e-6) / 1e4:.4f}"
@@ -238,13 +229,15 @@ def _bar(budget: Facts | None) -> str:
     """Spent, reserved and left of the budget."""
     if budget is None:
         return ""
-    spent, open_ = float(budget["spent"]), float(budget["spent"]) + float(budget["reserved"])
-    scale = 1000 / max(open_, budget["epsilon"])
-    ends = (0.0, min(1000.0, spent * scale), min(1000.0, open_ * scale), 1000.0)
+    names = ("spent", "reserved", "set_aside")
+    totals = list(accumulate(float(budget[name]) for name in names))
+    scale = 1000 / max(totals[-1], budget["epsilon"])
+    ends = (0.0, *(min(1000.0, total * scale) for total in totals), 1000.0)
     bars = legend = ""
-    for name, low, high in zip(("spent", "reserved", "left"), ends, ends[1:], strict=False):
+    for name, low, high in zip((*names, "left"), ends, ends[1:], strict=False):
         bars += f'<rect class="{name}" x="{low:.2f}" width="{high - low:.2f}" height="24"/>'
-        legend += f'<span><b class="{name}">■</b> {name} {_shown(name, budget[name])}</span> '
+        amount = f"{name.replace('_', ' ')} {_shown(name, budget[name])}"
+        legend += f'<span><b class="{name}">■</b> {amount}</span> '
     return (
         '<svg class="bar" viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" '
         f'aria-label="budget">{bars}</svg>\n<p class="legend">{legend}</p>'
@@ -271,7 +264,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, float) and name == "left":
         return f"{math.floor(value * 1e4 + 1e-6) / 1e4:.4f}"
     if isinstance(value, float):
-        return eps(value) if "epsilon" in name or name in ("spent", "reserved") else f"{value:.6g}"
+        return eps(value) if "epsilon" in name or name in EPSILONS else f"{value:.6g}"
     return _text(value) if value or value == 0 else "none"
 
 
@@ -287,9 +280,11 @@ def _text(value: object) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --muted: #5c636b; --rule: #dfe2e5;
-  --paper: #fefefe; --alarm: #b3261e; --spent: #0072b2; --reserved: #c44601; }
+  --paper: #fefefe; --alarm: #b3261e; --spent: #0072b2; --reserved: #c44601;
+  --set-aside: #8a6d00; }
 @media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --muted: #a2a9b1;
-  --rule: #33373c; --paper: #141618; --alarm: #ff8a80; --spent: #56b4e9; --reserved: #f08a4b; } }
+  --rule: #33373c; --paper: #141618; --alarm: #ff8a80; --spent: #56b4e9; --reserved: #f08a4b;
+  --set-aside: #d9b84a; } }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
 main { max-width: 64rem; margin: auto; padding: 2rem 1.25rem 4rem; overflow-wrap: anywhere; }
@@ -300,6 +295,7 @@ p { margin: 0 0 .6rem; max-width: 48em; } .lead { font-size: 1.12rem; }
 .banner { max-width: 60em; padding: .7rem; font-weight: 700; color: var(--alarm); border: solid }
 .bar { display: block; width: 100%; height: 24px; outline: 1px solid; fill: currentColor; }
 .spent { color: var(--spent); } .left { color: var(--rule); } .reserved { color: var(--reserved); }
+.set_aside { color: var(--set-aside); }
 .legend span { margin-right: 1.2rem; display: inline-block; } tr, dd, li { break-inside: avoid; }
 dl { display: grid; grid-template-columns: minmax(9rem, 17rem) 1fr; gap: .35rem 1.2rem;
   margin: .4rem 0; font-size: .92rem; } dd { margin: 0; min-width: 0; }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clients.allowance import sums_charge
 from clients.beside import own
 from clients.platform import Platform
 from clients.randomness import Randomness
@@ -15,7 +16,6 @@ from clients.sums import released, unprotected
 from clients.taught import keep_sent
 from clients.train import charged, check_neighbours, policy_of, request_of
 from shared import asking
-from shared.accounting import Charge
 from shared.adapter import Adapter, Tensors
 from shared.errors import AdapterError, PlanError
 from shared.records import SAME_VERSION
@@ -80,7 +80,8 @@ def counted(
             todo="use a list of pairs that was made from texts",
         )
     check_neighbours(platform, randomness.noise)
-    multiplier = noise_of(platform, asked)
+    multiplier, set_aside = noise_of(platform, asked), sums_charge(policy)
+    assert set_aside is not None
 
     def work() -> bytes:
         sums = released(
@@ -91,7 +92,7 @@ def counted(
     payload, receipt = charged(
         policy,
         request_of(start, asked, standing),
-        Charge(multiplier, mechanism="laplace"),
+        set_aside,  # whatever more noise the server asked for: clients/allowance.py
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),

@@ -75,7 +75,7 @@ def update(
     Args:
         platform: whose rows.
         start: the Adapter.
-        asked: of the server; it can only ask for less than the Plan.
+        asked: of the server; it can only ask for less than the Plan, and a round is charged whole.
         standing: what the server remembers.
         recipe: rates, and where no Plan forbids it the batch.
         stretch: which part of the schedule this round is.
@@ -132,10 +132,11 @@ def update(
         )
         return to_bytes(bound(moved(after), plan.update_norm, noise=randomness.noise))
 
+    # A whole round of the Plan, whatever the server asked for less of: clients/allowance.py.
     payload, receipt = charged(
-        replace(policy, plan=plan),
+        policy,
         request_of(start, asked, standing),
-        plan.charge,
+        policy.plan.charge,
         work,
         noise=randomness.noise,
         receipt=standing.receipts.get(platform.config.name),

@@ -26,11 +26,14 @@ from shared.errors import PlanError
 # as well, if coarsely, and takes no gigabytes.
 GRIDS = ((30.0, 1e-4), (300.0, 1e-3), (3000.0, 1e-2))
 FINE = 1e-4  # width of a step of the loss distribution, nats: ε is then right to about 1e-4
-COARSE = 1e-3  # for the search; ten times as fast
+SMALL_LOSS = 0.1  # standard deviation of the loss, nats, below which the step is finer
+MOST_POINTS = 1e6  # of the loss distribution of one mechanism, so that it takes no gigabyte
+COARSE = 10  # times as wide a step for the search; ten times as fast
 LARGEST_NOISE = 10_000.0  # standard deviations a clip; beyond it nothing is learnt
-SMALLEST_NOISE = 0.2  # below it a step is told to cost everything, which is not far from true
+SMALLEST_NOISE = 0.05  # below it a step is told to cost everything, which is not far from true
 SMALLEST_LAPLACE = 0.02  # likewise: ε = 50
 NUDGE = 1e-4  # relative; what the search may have missed on the side of too little noise
+WASTE = 5e-4  # relative; how much more noise than needed the search may leave
 Mechanism = Literal["gaussian", "laplace"]
 
 
@@ -76,13 +79,14 @@ class Charge:
 def epsilon(charges: Iterable[Charge], delta: float) -> float:
     """ε at δ of all these releases together, under adding or removing one shopper.
 
-    Exact but for the grid of the distributions, which rounds up by about 1e-4 nats.
+    Exact but for the grid of the distributions, which rounds up by about 1e-4 nats, or by about a
+    thousandth of ε where that is less.
 
     | charges | δ | ε |
     | --- | --- | --- |
     | none | any | 0 |
     | any | ≥ 1 | 0 |
-    | any σ below 0.2, any b below 0.02 | < 1 | ∞ |
+    | any σ below 0.05, any b below 0.02 | < 1 | ∞ |
     | a loss of thousands of nats | < 1 | ∞ |
     | σ above 10^4 | < 1 | as of 10^4, which is more |
     | Laplace noise | below 1e-14 | up to ∞ |
@@ -91,7 +95,7 @@ def epsilon(charges: Iterable[Charge], delta: float) -> float:
         charges: of one data set; their order does not matter.
         delta: probability that the bound may fail, in (0, 1).
     """
-    return _told(_grouped(charges), delta, FINE)
+    return _told(_grouped(charges), delta)
 
 
 def noise_for(
@@ -102,9 +106,9 @@ def noise_for(
     steps: int,
     beside: Sequence[Charge] = (),
 ) -> float:
-    """The smallest σ of Gaussians, to one part in ten thousand, whose `steps` cost at most ε at δ.
+    """The smallest σ of Gaussians whose `steps` cost at most ε at δ, to one part in a thousand.
 
-    Where `beside` leaves little of ε, it may be a few parts in a thousand more.
+    Never less than it: what it gives costs at most ε by `epsilon`.
 
     Args:
         epsilon: ε.
@@ -119,9 +123,9 @@ def noise_for(
     check_budget(epsilon, delta)
     Charge(1.0, sampling_rate, steps)
 
-    def excess(log_noise: float, grid: float = COARSE) -> float:
+    def excess(log_noise: float, coarser: int = COARSE) -> float:
         groups = _grouped([*beside, Charge(math.exp(log_noise), sampling_rate, steps)])
-        return min(_told(groups, delta, grid), 1e9) - epsilon
+        return min(_told(groups, delta, coarser), 1e9) - epsilon
 
     low = high = 0.0
     while excess(high) > 0:
@@ -139,7 +143,12 @@ def noise_for(
                 return SMALLEST_NOISE
             break
     root = float(brentq(excess, low, high, xtol=NUDGE / 4))
-    while excess(root, FINE) > 0:
+    if excess(root - WASTE, 1) <= 0:  # the coarse grid rounded up by too much
+        width, high = WASTE, root - WASTE
+        while excess(root - 2 * width, 1) <= 0 and root - width > math.log(SMALLEST_NOISE):
+            width, high = 2 * width, root - 2 * width
+        root = float(brentq(excess, root - 2 * width, high, args=(1,), xtol=NUDGE / 4))
+    while excess(root, 1) > 0:
         root += NUDGE
     return math.exp(root)
 
@@ -184,12 +193,38 @@ def _grouped(charges: Iterable[Charge]) -> tuple[Group, ...]:
     return tuple((*kind, count) for kind, count in sorted(steps.items()))
 
 
-def _told(groups: tuple[Group, ...], delta: float, grid: float) -> float:
-    """ε on this grid, on a coarser one where losses are large, or ∞ where they are of thousands."""
+def _told(groups: tuple[Group, ...], delta: float, coarser: int = 1) -> float:
+    """ε, on a grid so many times coarser than it could be; ∞ where losses are of thousands."""
     if delta >= 1:
         return 0.0
-    coarser = next((width for nats, width in GRIDS if _nats(groups) < nats), None)
-    return math.inf if coarser is None else _epsilon(groups, delta, max(grid, coarser))
+    grid = _grid(groups)
+    return math.inf if grid is None else _epsilon(groups, delta, min(grid * coarser, GRIDS[-1][1]))
+
+
+def _grid(groups: tuple[Group, ...]) -> float | None:
+    """Width of the steps of the loss distribution, nats; None where losses are of thousands.
+
+    Finer by powers of ten where losses are small, so that most of them share one distribution.
+    """
+    nats = _nats(groups)
+    width = next((width for most, width in GRIDS if nats < most), None)
+    if width is None or width > FINE or nats <= 0:
+        return width
+    deviation = math.sqrt(2 * nats)  # of a Gaussian mechanism's loss; of others about
+    powers = max(0, math.ceil(math.log10(SMALL_LOSS / deviation)))
+    largest = max(_largest(kind, noise, rate) for kind, noise, rate, _steps in groups)
+    while powers > 0 and largest / (FINE * 10.0**-powers) > MOST_POINTS:
+        powers -= 1
+    return FINE * 10.0**-powers
+
+
+def _largest(kind: Mechanism, noise: float, rate: float) -> float:
+    """About the largest loss of one mechanism that has to be looked at, nats."""
+    if kind == "laplace":
+        return 1 / max(noise, 1e-6)
+    far = 1 + 9 * noise  # a sum nine standard deviations out
+    exponent = (2 * far - 1) / (2 * max(noise, 1e-3) ** 2)
+    return max(exponent + math.log(rate), math.log1p(rate * math.expm1(min(exponent, 700.0))))
 
 
 def _nats(groups: tuple[Group, ...]) -> float:

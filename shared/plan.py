@@ -25,6 +25,7 @@ from shared.accounting import (
 from shared.accounting import epsilon as cost
 from shared.errors import PlanError
 
+LARGE_DELTA = 1e-5  # from which a Plan is warned of: a shopper in 100,000 may go unprotected
 DELTA_POWER = 1.1  # δ = 1/N^1.1 where a file names none: below 1/N, and the field's habit
 MOST_BESIDES = 0.999  # of ε; with less left no noise within reason is enough for rounds
 LEAST, MOST = 1e-12, 1e9  # of every number of a Plan: sums then keep their digits in float64
@@ -133,6 +134,17 @@ class Plan:
         return asdict(self)
 
 
+def large_delta(delta: float) -> str | None:
+    """A warning where δ is larger than is good practice (NIST SP 800-226); None where it is not."""
+    if delta <= LARGE_DELTA:
+        return None
+    return (
+        f"LARGE δ: δ = {delta:.3g} is above {LARGE_DELTA:g}. The definition alone would allow that"
+        f" each shopper's rows come out whole with a chance of {delta:.3g}. Choose a smaller delta"
+        " in [privacy], far below 1 divided by the number of shoppers."
+    )
+
+
 def default_delta(shoppers_at_least: int) -> float:
     """δ where a file names none."""
     return math.pow(shoppers_at_least, -DELTA_POWER)
@@ -151,6 +163,8 @@ def plan(
     delta: float | None = None,
     expected_batch: float | None = None,
     beside: Sequence[Charge] = (),
+    metrics: float | None = None,
+    metrics_releases: int | None = None,
 ) -> Plan:
     """A Plan from what a platform's file says: σ from the number of rounds, or as it is given.
 
@@ -166,6 +180,8 @@ def plan(
         delta: 1/shoppers_at_least^1.1 if None.
         expected_batch: sampling_rate · shoppers_at_least if None.
         beside: what is released of the same rows besides its rounds, out of the same budget.
+        metrics: σ of releases of metrics, which come out of the same budget too.
+        metrics_releases: how many of them; None is one more than there are rounds.
 
     Raises:
         PlanError: a number is out of range, both or neither of σ and rounds are given, or the
@@ -182,6 +198,9 @@ def plan(
         )
     Charge(1.0 if noise_multiplier is None else noise_multiplier, sampling_rate, steps)
     delta = default_delta(shoppers_at_least) if delta is None else delta
+    if metrics is not None:
+        count = (rounds or 1) + 1 if metrics_releases is None else metrics_releases
+        beside = [*beside, Charge(metrics, steps=count)] if count > 0 else beside
     if rounds is not None:
         if rounds < 1:
             raise PlanError(f"rounds {rounds} are fewer than 1", todo="set at least 1")
@@ -189,7 +208,7 @@ def plan(
             raise PlanError(
                 f"what is released besides costs epsilon {taken:.4g} of {epsilon:g}, which leaves"
                 " nothing for rounds",
-                todo="lower epsilon of [sums], or raise this one",
+                todo="lower epsilon or releases of [sums] and [evaluation], or raise this one",
             )
         noise_multiplier = noise_for(
             epsilon, delta, sampling_rate=sampling_rate, steps=steps * rounds, beside=beside

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from shared.adapter import Tensors
 from shared.errors import ReplyError
+from shared.tensor_files import MOST_TENSORS
 
 RAW = "raw.little-endian"
 REQUEST = "request"  # the record of fields in either direction
@@ -46,11 +47,14 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
     """Raw arrays → named tensors over the same memory, read-only.
 
     Raises:
-        ReplyError: no such record, another encoding, or a length that is not that of its shape.
+        ReplyError: no such record, too many tensors, another encoding, or a length that is not
+            that of its shape.
     """
     record = content.array_records.get(key)
     if record is None:
         raise ReplyError(f"no {key!r} record", todo=SAME_VERSION)
+    if len(record) > MOST_TENSORS:
+        raise ReplyError(f"{key!r} holds {len(record)} tensors", todo=SAME_VERSION)
     tensors = {}
     for name, array in record.items():
         if len(name) > MAX_TENSOR_NAME:

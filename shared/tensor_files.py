@@ -9,19 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 
 LARGEST_HEADER = 2**20  # bytes; ours have some thousands
+MOST_TENSORS = 4096  # in one file or message; an Adapter has some ten
 
 
 def check_header(path: Path) -> None:
-    """Refuse a file whose header is too large to be one of ours.
+    """Refuse a file with more tensors than any of ours, before its header is parsed.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it says how long its header is, and that is too long.
+        ValueError: its header is too long, or names too many tensors.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > LARGEST_HEADER:
-        raise ValueError(f"a header of {length:,} bytes, more than {LARGEST_HEADER:,}")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"a header of {length:,} bytes, more than {LARGEST_HEADER:,}")
+        count = file.read(length).count(b'"data_offsets"')
+    if count > MOST_TENSORS:
+        raise ValueError(f"{count:,} tensors, more than {MOST_TENSORS:,}")
 
 
 def reason(fault: BaseException) -> str:

@@ -38,6 +38,7 @@
     [evaluation]                   # optional
     share_metrics = false          # true lets validation metrics leave the platform
     noise_multiplier = 20.0        # with which they leave under a Plan, charged to the budget
+    releases = 21                  # how often; set aside from the start; left out: rounds + 1
 
 Pydantic stays in this file.
 """
@@ -213,6 +214,7 @@ class _Backbone(Section):
 class _Evaluation(Section):
     share_metrics: bool = False
     noise_multiplier: float | None = Field(default=None, ge=SMALLEST_NOISE, le=LARGEST_NOISE)
+    releases: int | None = Field(default=None, ge=1, le=100_000)
 
 
 class _Performance(Section):
@@ -268,6 +270,7 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         name=file.platform.name,
         base=Path(os.path.abspath(base)),
         metrics_noise=file.evaluation.noise_multiplier,
+        metrics_releases=file.evaluation.releases if file.evaluation.share_metrics else 0,
         where=where,
     )
     check_metrics(policy, share_metrics=file.evaluation.share_metrics, where=where)

@@ -112,6 +112,7 @@ def _sections(config: PlatformConfig) -> dict[str, dict[str, object]]:
         "evaluation": {
             "share_metrics": config.share_metrics,
             "noise_multiplier": config.policy.metrics_noise if config.policy else None,
+            "releases": (config.policy.metrics_releases or None) if config.policy else None,
         },
     }
 
@@ -129,7 +130,8 @@ def _privacy(policy: Policy | None) -> dict[str, object]:
 def _sums(policy: Policy | None) -> dict[str, object]:
     if policy is None or policy.pairs is None:
         return {}
-    return {"pairs": policy.pairs, "noise_multiplier": policy.sums_noise}
+    more = policy.sums_releases if policy.sums_releases > 1 else None
+    return {"pairs": policy.pairs, "noise_multiplier": policy.sums_noise, "releases": more}
 
 
 def _toml(value: object) -> str:

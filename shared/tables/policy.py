@@ -18,7 +18,8 @@ answer_seconds = 1.0           # replies leave at whole multiples of this, 0 at 
 
 [sums]                         # without it nothing is told of which items go together
 pairs = "pairs.safetensors"    # the public list that is counted over
-epsilon = 2.5                  # of the budget, for this one release; or noise_multiplier, its 1/ε
+epsilon = 2.5                  # of the budget, for one release; or noise_multiplier, its 1/ε
+releases = 1                   # how many in all; set aside from the start, asked for or not
 
 [privacy]                      # for public or made-up rows: nothing is protected
 unprotected = true
@@ -55,6 +56,9 @@ class Policy:
         metrics_noise: σ of a release of validation metrics, or None: never released under a Plan.
         pairs: file of the pairs whose sums may leave, or None: none may.
         sums_noise: b of that release, 1/ε; None where there is no Plan.
+        sums_releases: how many releases of sums are set aside from the start.
+        metrics_releases: likewise of metrics; None is one more than there are rounds, 0 where the
+            platform shares none.
     """
 
     plan: Plan | None
@@ -66,6 +70,12 @@ class Policy:
     metrics_noise: float | None = None
     pairs: Path | None = None
     sums_noise: float | None = None
+    sums_releases: int = 1
+    metrics_releases: int | None = 0
+
+    def metrics_for(self, rounds: int) -> int:
+        """How many releases of metrics are set aside beside so many rounds."""
+        return rounds + 1 if self.metrics_releases is None else self.metrics_releases
 
     @property
     def refused(self) -> Path:
@@ -111,6 +121,7 @@ class SumsSection(Section):
     pairs: str
     epsilon: float | None = None
     noise_multiplier: float | None = Field(default=None, ge=SMALLEST_LAPLACE, le=LARGEST_NOISE)
+    releases: int = Field(default=1, ge=1, le=1000)
 
 
 def sums_noise(section: PrivacySection, sums: SumsSection, *, where: str) -> float | None:
@@ -141,6 +152,7 @@ def policy_of(
     name: str,
     base: Path,
     metrics_noise: float | None,
+    metrics_releases: int | None = 0,
     where: str,
 ) -> Policy | None:
     """The Policy of a [privacy] section and a [sums] section; None where neither is there.
@@ -151,6 +163,7 @@ def policy_of(
         name: of the platform.
         base: the folder where relative paths start.
         metrics_noise: σ of the [evaluation] section.
+        metrics_releases: of the same, as of Policy.
         where: the file, for errors.
 
     Raises:
@@ -183,7 +196,9 @@ def policy_of(
                 rounds=section.rounds,
                 delta=section.delta,
                 expected_batch=section.expected_batch,
-                beside=[] if noise is None else [Charge(noise, mechanism="laplace")],
+                beside=[] if sums is None or noise is None else [_sums_charge(noise, sums)],
+                metrics=None if metrics_releases == 0 else metrics_noise,
+                metrics_releases=metrics_releases,
             )
         except PlanError as fault:
             raise PlanError(fault.what, where=f"{where} [privacy]", todo=fault.todo) from None
@@ -205,7 +220,14 @@ def policy_of(
         metrics_noise=metrics_noise,
         pairs=None if sums is None else Path(os.path.abspath(base / sums.pairs)),
         sums_noise=noise,
+        sums_releases=1 if sums is None else sums.releases,
+        metrics_releases=metrics_releases,
     )
+
+
+def _sums_charge(noise: float, sums: SumsSection) -> Charge:
+    """What all releases of sums cost."""
+    return Charge(noise, steps=sums.releases, mechanism="laplace")
 
 
 def check_metrics(policy: Policy | None, *, share_metrics: bool, where: str) -> None:

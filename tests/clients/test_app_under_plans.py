@@ -163,8 +163,8 @@ def test_nobody_can_loosen_a_plan_from_outside(
         asking.request(start, replace(TRAINING, clip=0.5, noise_multiplier=2.0, steps=1)),
     )
     assert not tighter.has_error()
-    charge = entries(policy(protected))[-1].charge
-    assert (charge.noise_multiplier, charge.sampling_rate, charge.steps) == (2.0, 0.5, 1)
+    charge = entries(policy(protected))[-1].charge  # a whole round, whatever was asked
+    assert (charge.noise_multiplier, charge.sampling_rate, charge.steps) == (1.5, 0.5, 2)
 
 
 def test_a_ledger_that_is_damaged_or_set_back_answers_with_its_number(
@@ -195,14 +195,14 @@ def test_metrics_under_a_plan_are_noised_charged_and_end_with_the_budget(
     make_platform: Make, learnt: Path, start: Adapter, tmp_path: Path
 ) -> None:
     path = make_platform(tmp_path, backbone=learnt, privacy=PLAN, share_metrics=True)
-    path.write_text(path.read_text() + "noise_multiplier = 5.0\n")
-    moved = [replace(start, version=number) for number in range(40)]
+    path.write_text(path.read_text() + "noise_multiplier = 5.0\nreleases = 3\n")
+    moved = [replace(start, version=number) for number in range(6)]
     replies = ask(path, wire.EVALUATE, *(asking.request(it) for it in moved))
     told = [wire.read_metrics(it.content) for it in replies if not it.has_error()]
     assert all(sorted(it) == sorted(wire.METRIC_NAMES) for it in told)
     assert all(0 <= value <= 1 for it in told for value in it.values())
-    assert refusals(replies) == [None] * len(told) + [Refusal.EXHAUSTED] * (40 - len(told))
-    assert 0 < len(told) < 40
+    assert refusals(replies) == [None] * len(told) + [Refusal.EXHAUSTED] * (6 - len(told))
+    assert len(told) == 3
     assert balance(policy(path)).releases == len(told)
     assert len({it[wire.NDCG] for it in told}) > 1  # the same Adapter's tensors, and other noise
 

@@ -30,7 +30,8 @@ from simulations.harness import Config, run_in_process
 
 METRICS = Charge(5.0)
 DELTA = 1e-4
-TWO = round(epsilon([METRICS, METRICS], DELTA) + 0.01, 3)  # a budget for metrics twice
+# A budget for metrics twice, and a round beside them.
+TWO = round(epsilon([METRICS, METRICS, Charge(6.0, 0.5, 2)], DELTA) + 0.01, 3)
 PLAN = f"""
 epsilon = {TWO}
 delta = {DELTA}
@@ -82,7 +83,7 @@ def start(lit: Path) -> Adapter:
 def shop(make_platform: Callable[..., Path], lit: Path, tmp_path: Path) -> Path:
     """Shares noised metrics under a Plan."""
     path = make_platform(tmp_path, backbone=lit, privacy=PLAN, share_metrics=True)
-    path.write_text(path.read_text() + "noise_multiplier = 5.0\n")
+    path.write_text(path.read_text() + "noise_multiplier = 5.0\nreleases = 2\n")
     return path
 
 
