@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from shared.tables.config import PlatformConfig
+from shared.tables.config import EventTable, ItemTable, PlatformConfig
+from shared.tables.dialect import NULL_WORDS
 from shared.tables.draw import WHOLE
 from shared.tables.participation import written
 from shared.tables.policy import Policy
@@ -26,6 +27,7 @@ def dump_platform(config: PlatformConfig) -> str:
             "limit": events.limit,
             "part": None if events.part == WHOLE else events.part,
             "draw": events.draw or None,
+            **_written(events),
         },
         "items": {
             "path": items.path,
@@ -33,6 +35,7 @@ def dump_platform(config: PlatformConfig) -> str:
             "columns": items.columns,
             "without_text": items.without_text,
             "part": None if items.part == WHOLE else items.part,
+            **_written(items),
         },
         "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
         "privacy": _privacy(config.policy),
@@ -50,6 +53,14 @@ def dump_platform(config: PlatformConfig) -> str:
         if lines:
             blocks.append("\n".join([f"[{name}]", *lines, ""]))
     return "\n".join(blocks)
+
+
+def _written(table: EventTable | ItemTable) -> dict[str, object]:
+    """How a table is written; what is detected or a default is left out."""
+    dialect = asdict(table.dialect)
+    if table.dialect.null_words == NULL_WORDS:
+        del dialect["null_words"]
+    return {**dialect, "explode": table.explode, "normalise": table.normalise or None}
 
 
 def _privacy(policy: Policy | None) -> dict[str, object]:
