@@ -20,8 +20,13 @@ from clients.balance import Balance, balance_of
 from clients.commands import approvals, audit, compare, doctor, erase, join, pairs, recommend
 from clients.commands import up as serving
 from clients.ledger import entries
-from clients.platform import frozen_parts
-from clients.readiness import policy_of, privacy_line
+from clients.readiness import (
+    comparable,
+    encoder_lines,
+    policy_of,
+    privacy_line,
+    usable_parts,
+)
 from shared import terminal
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
@@ -29,6 +34,7 @@ from shared.plan import Plan, large_delta
 from shared.strict_parsing import json_file
 from shared.tables.config import load_platform
 from shared.tables.table import read_platform
+from shared.text import unknown_tokens
 
 cli = typer.Typer(
     name="atoll-client",
@@ -62,17 +68,23 @@ cli.add_typer(audit.cli, name="audit")
 
 @cli.command(epilog="Example: atoll-client check -p runs/demo/platforms/kiosk.toml")
 def check(platform: PlatformFile, as_json: AsJson = False) -> None:
-    """Read the platform's tables and say what was kept, what was dropped and why."""
+    """Read the tables and the encoder: what was kept, what was dropped and why.
+
+    It ends with an error where compare, recommend or training would.
+    """
     config = load_platform(platform)
-    if config.backbone is not None:  # tables may be checked before there is one
-        frozen_parts(config)
-    report = read_platform(config).report
+    encoder = usable_parts(config)
+    rows = read_platform(config)
+    comparable(config, rows)
+    report = rows.report
     privacy = privacy_line(config.policy, report.shoppers)
+    unknown = unknown_tokens(rows.catalogue.texts, encoder)
     if as_json:
-        terminal.print_json({"platform": config.name, **asdict(report)})
+        terminal.print_json({"platform": config.name, **asdict(report), "unknown_tokens": unknown})
         return
     warned = large_delta(config.policy.plan.delta) if config.policy and config.policy.plan else None
-    for line in [*report.lines(), privacy, *filter(None, [warned])]:
+    encoding = encoder_lines(config.encoder, unknown)
+    for line in [*report.lines(), *encoding, privacy, *filter(None, [warned])]:
         told = f"{config.name}: {line}"
         terminal.console.print(told, highlight=False, soft_wrap=True, markup=False)
 

@@ -40,6 +40,7 @@ TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 CACHE = "mean-pooled-128-1"  # changes when the same encoder would give other vectors
 MAX_TOKENS = 128  # titles are short; what is longer is cut here
 BATCH = 128  # texts
+SAMPLE = 20_000  # texts whose tokens are counted
 # A catalogue with fewer items than this many times the width cannot estimate its covariance.
 FULL_RANK_RATIO = 4.0
 
@@ -185,6 +186,26 @@ def encode(
             raw[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
             progress("reading item texts", min(start + BATCH, len(order)), len(order))
     return raw
+
+
+def unknown_tokens(texts: Sequence[str], encoder: EncoderSpec) -> float:
+    """The share of the tokens of these texts that the encoder's tokenizer does not know.
+
+    Of more than SAMPLE texts, so many evenly spaced ones are read. A tokenizer that spells unknown
+    words byte by byte knows every token. The model itself is loaded and read one text with.
+
+    Raises:
+        BackboneError: the encoder cannot be loaded.
+    """
+    encode(texts[:1], encoder, gpu="never")
+    tokenizer, _ = _load(encoder, torch.device("cpu"))
+    if tokenizer.unk_token_id is None or not texts:
+        return 0.0
+    places = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), SAMPLE)).astype(np.int64))
+    chosen = [texts[place] for place in places]
+    rows = tokenizer(chosen, add_special_tokens=False, truncation=True, max_length=MAX_TOKENS)
+    tokens = np.concatenate([np.asarray(row, np.int64) for row in rows["input_ids"]])
+    return float((tokens == tokenizer.unk_token_id).mean()) if len(tokens) else 0.0
 
 
 def whiten(raw: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients.platform import Platform, open_platform
+from clients.readiness import comparable
 from clients.sums import own_pairs
 from server.pairs import listed, together
 from server.pretrain import pretrain
 from shared.backbone import new_backbone, save_backbone
 from shared.errors import DataError
-from shared.events import Histories, Part, question, to_date, training_part
+from shared.events import to_date
 from shared.files import made_folder
 from shared.pairs import save_pairs
 from shared.tables.config import PlatformConfig, load_platform
@@ -85,7 +86,7 @@ def prepare(
     # Every table is read before anything is made of one: a bad one leaves nothing behind.
     rows = [_read(config, made=scenario.world is not None) for config in configs]
     for config, read in zip(configs, rows, strict=True):
-        check_use(config, read.histories)
+        comparable(config, read)
     made = out / "backbone.safetensors"
     backbone = scenario.backbone or (made if resume and made.is_file() else None)
     if backbone is None and not trained:
@@ -126,7 +127,7 @@ def check_there(config: PlatformConfig) -> None:
         DataError: no such file.
     """
     for table in (config.events, config.items):
-        if not table.path.is_file():
+        if not table.path.exists():
             todo = "say with --data where the tables lie, or mend its path"
             raise DataError("no such file", where=table.path, todo=todo)
 
@@ -170,27 +171,6 @@ def lists(
     near = out / "pairs-near.safetensors"
     save_pairs(found, near)
     return met, near
-
-
-def check_use(config: PlatformConfig, histories: Histories) -> None:
-    """Refuse Histories that nothing can be learnt from or tested on.
-
-    Raises:
-        DataError: all are too short to train on, or end with items met before.
-    """
-    if not len(training_part(histories)):
-        raise DataError(
-            "no History has the 4 events that training needs",
-            where=config.events.path,
-            todo="give longer Histories",
-        )
-    parts: tuple[Part, ...] = ("validation", "test")
-    if not all(len(question(histories, part).contexts) for part in parts):
-        raise DataError(
-            "no shopper's last items are new to them, so nothing is left to validate or test on",
-            where=config.events.path,
-            todo="give longer Histories, or drop repeated events",
-        )
 
 
 def source_backbone(

@@ -8,17 +8,22 @@
     path = "interactions.tsv.gz"   # relative to this file
     format = "tsv"                 # csv, tsv, parquet or jsonl; left out, the path's suffix says it
     columns = { shopper = "user", item = "item", order = "pos" }  # or time, or both; kind, value
+                                   # basket: an order number; events of one are of one moment
     min_length = 3                 # events a History needs
     limit = 4000                   # optional: keep only this many shoppers, drawn by a hash
     part = [0.0, 0.6]              # optional: keep only shoppers whose hash is in this part
     draw = 0                       # optional: another number, other shoppers in a limit or part
     erased = "boutique.erased"     # who was erased, by a hash; left out: NAME.erased by the ledger
+    explode = "lines"              # optional: a list of which each element is a row (JSON, Parquet)
+    separator = ";"                # optional, as quote, escape, decimal, encoding, null_words and
+                                   # normalise: how the text is written, shared/tables/dialect.py
 
     [items]
     path = "items.tsv.gz"
     columns = { item = "item", text = "text" }  # text, title or both; category, price, brand, image
     part = [0.0, 0.5]              # optional: keep only items whose hash is in this part
     without_text = "refuse"        # or "identifier": an item without text goes by its identifier
+                                   # explode, separator and so on: as of [events]
 
     [participation]                # when and for whom it trains: shared/tables/participation.py
 
@@ -55,7 +60,9 @@ from pydantic import Field, model_validator
 
 from shared.accounting import LARGEST_NOISE, SMALLEST_NOISE
 from shared.config import Section, parse, read_toml
+from shared.errors import ConfigError
 from shared.events import MIN_LENGTH
+from shared.tables.dialect import Dialect, DialectKeys, Normalisation
 from shared.tables.draw import WHOLE, Part, checked
 from shared.tables.formats import TableFormat, format_of
 from shared.tables.participation import (
@@ -82,14 +89,18 @@ class EventTable:
     """Where Events are.
 
     Attributes:
-        columns: the table's column for each of shopper, item, order, time, kind and value; of
-            order and time one at least, and order sorts where there are both.
+        columns: the table's column for each of shopper, item, order, time, kind, value and basket;
+            of order and time one at least, and order sorts where there are both. Events of one
+            shopper and basket are of one moment.
         min_length: events a History needs, at least MIN_LENGTH.
         limit: keep only this many of the shoppers with a long enough History, or all if None.
         part: keep only shoppers whose hash, from 0 to 1, is not below the first nor from the second
             on. Whether one is kept depends on nobody else.
         draw: which hash; another gives other shoppers the same chance.
         erased: file of the shoppers whose rows are never read again; there need not be one.
+        explode: a column of lists, of which each element becomes a row; None if rows are flat.
+        dialect: how its text is written.
+        normalise: how identifiers of shoppers are made alike.
     """
 
     path: Path
@@ -100,6 +111,9 @@ class EventTable:
     part: Part = WHOLE
     draw: int = 0
     erased: Path | None = None
+    explode: str | None = None
+    dialect: Dialect = field(default_factory=Dialect)
+    normalise: tuple[Normalisation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,8 @@ class ItemTable:
         columns: the table's column for each of item, text, title, category, price, brand, image.
         without_text: refuse an item without text, or let its identifier stand for it.
         part: as of the shoppers, of items.
+        explode, dialect: as of the events.
+        normalise: how identifiers of items are made alike, in both tables.
     """
 
     path: Path
@@ -117,6 +133,9 @@ class ItemTable:
     columns: Mapping[str, str]
     without_text: WithoutText = "refuse"
     part: Part = WHOLE
+    explode: str | None = None
+    dialect: Dialect = field(default_factory=Dialect)
+    normalise: tuple[Normalisation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +181,7 @@ class _EventColumns(Section):
     time: str | None = None
     kind: str | None = None
     value: str | None = None
+    basket: str | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -170,7 +190,7 @@ class _EventColumns(Section):
         return self
 
 
-class _Events(Section):
+class _Events(DialectKeys):
     path: str
     format: TableFormat | None = None
     columns: _EventColumns
@@ -179,6 +199,7 @@ class _Events(Section):
     part: Part = WHOLE
     draw: int = Field(default=0, ge=0, lt=2**31)
     erased: str | None = None
+    explode: str | None = None
 
 
 class _ItemColumns(Section):
@@ -197,12 +218,13 @@ class _ItemColumns(Section):
         return self
 
 
-class _Items(Section):
+class _Items(DialectKeys):
     path: str
     format: TableFormat | None = None
     columns: _ItemColumns
     without_text: WithoutText = "refuse"
     part: Part = WHOLE
+    explode: str | None = None
 
 
 class _Backbone(Section):
@@ -264,6 +286,8 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         return None if path is None else absolute(path)
 
     events, items = file.events, file.items
+    events_format = format_of(events.path, events.format, f"{where}: events")
+    items_format = format_of(items.path, items.format, f"{where}: items")
     policy = policy_of(
         file.privacy,
         file.sums,
@@ -281,20 +305,26 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         weight=file.platform.weight,
         events=EventTable(
             path=absolute(events.path),
-            format=format_of(events.path, events.format, f"{where}: events"),
+            format=events_format,
             columns=events.columns.model_dump(exclude_none=True),
             min_length=events.min_length,
             limit=events.limit,
             part=checked(events.part, f"{where}: events"),
             draw=events.draw,
             erased=optional(events.erased) or home / f"{file.platform.name}.erased",
+            explode=flat(events.explode, events_format, f"{where}: events"),
+            dialect=events.dialect(),
+            normalise=events.normalise,
         ),
         items=ItemTable(
             path=absolute(items.path),
-            format=format_of(items.path, items.format, f"{where}: items"),
+            format=items_format,
             columns=items.columns.model_dump(exclude_none=True),
             without_text=items.without_text,
             part=checked(items.part, f"{where}: items"),
+            explode=flat(items.explode, items_format, f"{where}: items"),
+            dialect=items.dialect(),
+            normalise=items.normalise,
         ),
         backbone=optional(file.backbone.path),
         cache=optional(file.backbone.cache),
@@ -304,6 +334,17 @@ def _built(file: _File, *, where: str, base: Path) -> PlatformConfig:
         speed=Speed(**file.performance.model_dump()),
         participation=participation_of(file.participation),
     )
+
+
+def flat(explode: str | None, form: TableFormat, where: str) -> str | None:
+    """The list to explode.
+
+    Raises:
+        ConfigError: the format has no lists.
+    """
+    if explode is not None and form in ("csv", "tsv"):
+        raise ConfigError(f"{form} has no lists to explode", where=where, todo="remove explode")
+    return explode
 
 
 def encoder_name(name: str, base: Path) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from shared.errors import ConfigError
 from shared.files import replacing
-from shared.tables.config import PlatformConfig
+from shared.tables.config import EventTable, ItemTable, PlatformConfig
+from shared.tables.dialect import NULL_WORDS
 from shared.tables.draw import WHOLE
 from shared.tables.participation import written
 from shared.tables.policy import Policy
@@ -96,6 +97,7 @@ def _sections(config: PlatformConfig) -> dict[str, dict[str, object]]:
             "part": None if events.part == WHOLE else events.part,
             "draw": events.draw or None,
             "erased": events.erased,
+            **_written(events),
         },
         "items": {
             "path": items.path,
@@ -103,6 +105,7 @@ def _sections(config: PlatformConfig) -> dict[str, dict[str, object]]:
             "columns": items.columns,
             "without_text": items.without_text,
             "part": None if items.part == WHOLE else items.part,
+            **_written(items),
         },
         "backbone": dict(path=config.backbone, encoder=config.encoder, cache=config.cache),
         "privacy": _privacy(config.policy),
@@ -115,6 +118,14 @@ def _sections(config: PlatformConfig) -> dict[str, dict[str, object]]:
             "releases": (config.policy.metrics_releases or None) if config.policy else None,
         },
     }
+
+
+def _written(table: EventTable | ItemTable) -> dict[str, object]:
+    """How a table is written; what is detected or a default is left out."""
+    dialect = asdict(table.dialect)
+    if table.dialect.null_words == NULL_WORDS:
+        del dialect["null_words"]
+    return {**dialect, "explode": table.explode, "normalise": table.normalise or None}
 
 
 def _privacy(policy: Policy | None) -> dict[str, object]:

@@ -24,7 +24,8 @@ import polars as pl
 from shared.errors import DataError
 from shared.files import replacing
 from shared.tables.config import EventTable
-from shared.tables.scan import EMPTY, GZIP_MAGIC, read_text
+from shared.tables.scan import EMPTY, read_text
+from shared.tables.sources import GZIP_MAGIC
 
 BY_HAND = "remove these rows where the table is made, and run this again"
 
@@ -57,7 +58,7 @@ def rows_of(table: EventTable, matches: Callable[[str], bool]) -> pl.DataFrame:
     Raises:
         DataError: as of `read_text`.
     """
-    rows, _blank = read_text(table)
+    rows = read_text(table).rows
     names = rows["shopper"].drop_nulls().unique().to_list()
     return rows.filter(pl.col("shopper").is_in([name for name in names if matches(name)])).select(
         "row", "shopper"
@@ -163,12 +164,12 @@ def _write_parquet(path: Path, part: Path, numbers: Collection[int]) -> None:
 
 def _check(table: EventTable, part: Path, numbers: Collection[int]) -> None:
     """Read the new file as the old one is read; the other rows have to be there, and no more."""
-    old, blank = read_text(table)
-    wanted = old.filter(~pl.col("row").is_in(list(numbers)))
+    old = read_text(table)
+    wanted = old.rows.filter(~pl.col("row").is_in(list(numbers)))
     try:
         if not wanted.is_empty():
-            new, new_blank = read_text(replace(table, path=part))
-            same = new_blank == blank and new.drop("row").equals(wanted.drop("row"))
+            new = read_text(replace(table, path=part))
+            same = new.blank == old.blank and new.rows.drop("row").equals(wanted.drop("row"))
         elif table.format == "parquet":
             same = pl.scan_parquet(part, glob=False).select(pl.len()).collect().item() == 0
         else:

@@ -1,178 +1,331 @@
 """One table as text: its mapped columns by role, or one line that says why not.
 
-    file ─polars, lazily→ columns named after their roles, all text, with a row number
+    files ─bytes, Layout→ Polars ─→ columns named after their roles, all text, with a row number
       └─ refused ─walk→ the first bad row, by its number
 
-Rows are counted from 1 at the first row of data. Polars' own messages quote rows, and a row is a
-shopper's, so none of them is passed on.
+Rows are counted from 1 at the first row of data, through all parts of a table of several files.
+What a reader finds is counted against the records that the bytes hold, so no row is lost silently.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
+import glob
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TextIO
+from pathlib import Path
 
 import polars as pl
 
-from shared.errors import ColumnError, DataError
+from shared.errors import AtollError, ColumnError, DataError
 from shared.tables.config import EventTable, ItemTable
+from shared.tables.detect import Detected, detect
+from shared.tables.faults import objects_fault, separated_fault
+from shared.tables.layout import BLOCK, Layout
+from shared.tables.nested import as_text, inner, outermost, paths, reach
+from shared.tables.sources import Source, files_of, opened, whole, without_panic_text
 
-SEPARATORS = {"csv": ",", "tsv": "\t"}
-MISSING = ("", "nan", "null", "<na>", "\\n")  # in lower case, as pandas, Polars and SQL write it
 EMPTY = "the table is empty"  # no row of data, or blank ones only
 MAX_LISTED = 20  # columns; a message is one line
-GZIP_MAGIC = b"\x1f\x8b"
+_UUID = 16  # bytes
+_REWRITE = "write the file anew, or correct its format in the platform's TOML"
 
 # A name that only a row of data would hold: a number, a date, or bytes that are not UTF-8.
 _DATA_LIKE = re.compile(r"\ufffd|\x00|(^|[,;|\t])\s*[+-]?\d[\d.:TZ +-]*\s*($|[,;|\t])")
 
+Table = EventTable | ItemTable
 
-def read_text(table: EventTable | ItemTable) -> tuple[pl.DataFrame, int]:
-    """A table's mapped columns as text, and how many of its rows were blank.
 
-    Returns:
-        Columns `row` and the roles of `table.columns`; text is stripped, null where nothing stands.
-        A Parquet date or time comes as seconds since 1970.
+@dataclass(frozen=True)
+class TextTable:
+    """A table's mapped columns as text.
+
+    Attributes:
+        rows: columns `row` and the roles of `table.columns`; text is stripped, null where nothing
+            or a null word stands. A Parquet date or time comes as seconds since 1970.
+        blank: rows that were left out because they hold nothing.
+        words: what was detected of the way it is written.
+    """
+
+    rows: pl.DataFrame
+    blank: int
+    words: tuple[str, ...] = ()
+
+
+def read_text(table: Table) -> TextTable:
+    """Reads the mapped columns of a table, of one file or of a folder of part files.
 
     Raises:
-        DataError: no such file, not in its format, not UTF-8, cut short, a row with too many
-            fields, or no rows.
-        ColumnError: no such column, or one of lists.
+        DataError: no such file, not in its format, not UTF-8, cut short, a row with too many or too
+            few fields, a quote out of place, or no rows.
+        ColumnError: a column is missing, occurs twice, or holds lists or objects.
     """
-    if not table.path.is_file():
-        todo = "mend its path where it is named"
-        raise DataError("no such file", where=table.path, todo=todo)
+    parts: list[pl.DataFrame] = []
+    words: list[str] = []
+    before = empty = 0
+    files = files_of(table)
+    for path in files:
+        with _ours(table, path):
+            rows, height, found = _part(table, path)
+        rows = rows.with_columns(pl.col("row").cast(pl.UInt32) + before) if before else rows
+        before += height
+        filled = rows.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
+        empty += rows.height - filled.height
+        parts.append(filled)
+        words += [it for it in found if it not in words]
+    whole = parts[0] if len(parts) == 1 else pl.concat(parts)
+    if whole.is_empty():
+        raise _empty(table.path)
+    if len(files) > 1:
+        words.append(f"{len(files)} part files")
+    return TextTable(whole, empty, tuple(words))
+
+
+@contextmanager
+def _ours(table: Table, path: Path) -> Iterator[None]:
+    """Turns whatever a reader raises into one of our errors; Polars may panic on damaged bytes."""
     try:
-        frame = _scan(table)
-        kinds = frame.collect_schema()
-        for role, column in table.columns.items():
-            if column not in kinds or kinds[column].is_nested():
-                raise _unfit(table, role, kinds)
-        text = [_text(column, kinds[column]).alias(role) for role, column in table.columns.items()]
-        # A row with too many fields passes unseen unless Polars reads every column.
-        flags = pl.QueryOptFlags(projection_pushdown=table.format not in SEPARATORS)
-        rows = frame.select(text).with_row_index("row", offset=1).collect(optimizations=flags)
-    except (pl.exceptions.PolarsError, OSError):
-        raise _fault(table) from None
-    filled = rows.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
-    if filled.is_empty():
-        raise _empty(table)
-    return filled, rows.height - filled.height
+        yield
+    except (AtollError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException:
+        what = f"cannot be read as {table.format}"
+        if table.format == "parquet":
+            what += ": damaged, cut short or another format"
+        raise DataError(what, where=path, todo=_REWRITE) from None
 
 
-def _scan(table: EventTable | ItemTable) -> pl.LazyFrame:
+def _part(table: Table, path: Path) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
+    """One file's mapped columns, how many rows it holds, and what was detected."""
     if table.format == "parquet":
-        return pl.scan_parquet(table.path, glob=False)
+        with without_panic_text():
+            frame = pl.scan_parquet(path, glob=False)
+            kinds = dict(frame.collect_schema())
+            rows = _select(frame, kinds, table, path, everything=False)
+        return rows, _height(rows), ()
+    source = opened(path, table.dialect.encoding)
+    if not len(source.data):
+        raise _empty(path)
     if table.format == "jsonl":
-        names = pl.scan_ndjson(table.path, infer_schema_length=None).collect_schema().names()
-        return pl.scan_ndjson(table.path, schema=dict.fromkeys(names, pl.String))
-    return pl.scan_csv(
-        table.path,
-        separator=SEPARATORS[table.format],
-        quote_char='"' if table.format == "csv" else None,  # in TSV a quote is an inch sign
-        infer_schema=False,
-        glob=False,
-    )
+        return _objects(table, source)
+    return _separated(table, source)
 
 
-def _text(column: str, kind: pl.DataType) -> pl.Expr:
-    read = pl.col(column)
+def _height(rows: pl.DataFrame) -> int:
+    last = rows["row"].max()
+    return last if isinstance(last, int) else 0
+
+
+def _separated(table: Table, source: Source) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
+    found = detect(source, table)
+    _once(found.header, table, source.path)
+    section = _section(table)
+    same = source.same and found.same
+    try:
+        frame = pl.scan_csv(
+            source.path if same else whole(found.data),
+            separator=found.separator,
+            quote_char=found.quote or None,
+            infer_schema=False,
+            glob=False,
+        )
+        kinds = dict(frame.collect_schema())
+        if isinstance(found.layout, Layout) or not set(table.columns.values()) <= set(kinds):
+            rows = _select(frame, kinds, table, source.path, everything=True)
+            if found.even and rows.height == _expected(found):
+                return rows, rows.height, found.words
+    except (pl.exceptions.PolarsError, OSError):
+        rows = None
+    if _is_blank(found):
+        raise _empty(source.path)
+    if fault := separated_fault(source, found, section):
+        raise fault
+    if rows is None or rows.height != _expected(found):
+        what = f"cannot be read as {table.format}: its rows cannot be told apart for certain"
+        raise DataError(what, where=source.path, todo=_REWRITE)
+    return rows, rows.height, found.words  # lines of spaces alone
+
+
+def _expected(found: Detected) -> int:
+    """How many rows a reader must find: every record but the header and blank lines before it."""
+    assert isinstance(found.layout, Layout)
+    head = found.data[:BLOCK].tobytes()
+    return found.layout.records - 1 - head[: len(head) - len(head.lstrip(b"\r\n"))].count(b"\n")
+
+
+def _is_blank(found: Detected) -> bool:
+    return not bytes(found.data[:BLOCK]).strip() and len(found.data) <= BLOCK
+
+
+def _once(header: tuple[str, ...], table: Table, path: Path) -> None:
+    """Refuses a mapped column that occurs twice."""
+    for role, column in table.columns.items():
+        if header.count(column) > 1:
+            todo = f"name its columns apart, or map another as columns.{role}"
+            raise ColumnError(f"the column {column!r} occurs twice", where=path, todo=todo)
+
+
+def _objects(table: Table, source: Source) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
+    """JSON Lines; Polars reads a path with wildcards, so these are escaped."""
+    same = source.same and not source.mark
+    place: str | bytes = glob.escape(str(source.path)) if same else whole(source.data)
+    names = [*table.columns.values(), *([table.explode] if table.explode else [])]
+    try:
+        kinds = dict(pl.scan_ndjson(place, infer_schema_length=None).collect_schema())
+        used = {outermost(name, kinds) for name in names}
+        text = {
+            name: as_text(kind) if name in used else pl.String() for name, kind in kinds.items()
+        }
+        frame = pl.scan_ndjson(place, schema=text)
+        rows = _select(frame, text, table, source.path, everything=False)
+    except (pl.exceptions.PolarsError, OSError):
+        fault = objects_fault(source)
+        if fault is None and not source.data.tobytes().strip():
+            fault = _empty(source.path)
+        if fault is None:
+            raise
+        raise fault from None
+    plain = [name for name in table.columns.values() if name in kinds]
+    if _doubtful(source, rows, table, plain) and (fault := objects_fault(source, plain)):
+        raise fault
+    return rows, _height(rows), (f"encoding {source.encoding}",) if source.encoding else ()
+
+
+def _doubtful(source: Source, rows: pl.DataFrame, table: Table, plain: list[str]) -> bool:
+    """Whether a key may occur twice in a row, or a value may be a list or an object as text."""
+    for role, name in table.columns.items():
+        if name not in plain:
+            continue
+        if rows[role].str.contains(r"^[\[{].*[\]}]$").any():
+            return True
+        key = b'"' + name.encode() + b'"'
+        if _count(source, key) > len(rows) - rows[role].null_count():
+            return True
+    return False
+
+
+def _count(source: Source, piece: bytes) -> int:
+    """How often these bytes occur."""
+    more, total = len(piece) - 1, 0
+    for start in range(0, len(source.data), BLOCK):
+        total += source.data[start : start + BLOCK + more].tobytes().count(piece)
+    return total
+
+
+def _select(
+    frame: pl.LazyFrame,
+    kinds: Mapping[str, pl.DataType],
+    table: Table,
+    path: Path,
+    *,
+    everything: bool,
+) -> pl.DataFrame:
+    """The mapped columns as text, by role, with the number of the row.
+
+    Args:
+        frame: of the table.
+        kinds: its columns.
+        table: which columns are mapped to which roles, and which list is opened.
+        path: of the file, for errors.
+        everything: read every column: a row with too many fields passes unseen otherwise.
+    """
+    kinds = dict(kinds)
+    frame = frame.with_row_index("row", offset=1)
+    if table.explode:
+        frame, kinds = _exploded(frame, kinds, table, path)
+    text = []
+    for role, column in table.columns.items():
+        place = reach(column, kinds)
+        if place is None or place[1].is_nested():
+            raise _unfit(table, role, kinds, path, None if place is None else place[1])
+        value, kind = place
+        if kind == pl.Binary:
+            value = _bytes_as_text(frame, value, column, path)
+        text.append(_text(value, kind, table.dialect.null_words).alias(role))
+    flags = pl.QueryOptFlags(projection_pushdown=not everything)
+    return frame.select("row", *text).collect(optimizations=flags)
+
+
+def _exploded(
+    frame: pl.LazyFrame, kinds: dict[str, pl.DataType], table: Table, path: Path
+) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
+    """One row for each element of a list; a row whose list is empty stays, without its values."""
+    assert table.explode is not None
+    name = table.explode
+    place = reach(name, kinds)
+    held = None if place is None else inner(place[1])
+    if place is None or held is None:
+        what = f"no list {name!r} to explode; the columns are {_listed(paths(kinds))}"
+        todo = f"mend explode in [{_section(table)}] of the platform's TOML"
+        raise ColumnError(what, where=path, todo=todo)
+    frame = frame.with_columns(place[0].alias(name)).explode(name, empty_as_null=True)
+    return frame, {**kinds, name: held}
+
+
+def _bytes_as_text(frame: pl.LazyFrame, value: pl.Expr, column: str, path: Path) -> pl.Expr:
+    """A column of bytes as text: as UTF-8, or as UUIDs where each value has 16 bytes.
+
+    Raises:
+        ColumnError: it is neither.
+    """
+    held = frame.select(value.alias("bytes")).collect().to_series()
+    try:
+        held.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        if not (held.bin.size() == _UUID).all():
+            raise ColumnError(
+                f"column {column!r} holds bytes ({held.dtype}) that are no text and no UUID",
+                where=path,
+                todo="write the column as text",
+            ) from None
+        code = value.bin.encode("hex")
+        ends = [(0, 8), (8, 4), (12, 4), (16, 4), (20, 12)]
+        return pl.concat_str([code.str.slice(*end) for end in ends], separator="-")
+    return value.cast(pl.String)
+
+
+def _text(value: pl.Expr, kind: pl.DataType, null_words: tuple[str, ...]) -> pl.Expr:
     if kind in (pl.Date, pl.Datetime):
-        read = read.dt.epoch("us") / 1e6
-    read = read.cast(pl.String).str.strip_chars()
-    return pl.when(~read.str.to_lowercase().is_in(MISSING)).then(read)
+        value = value.dt.epoch("us") / 1e6
+    value = value.cast(pl.String).str.strip_chars()
+    return pl.when(~value.is_in(null_words)).then(value)
 
 
-def _unfit(table: EventTable | ItemTable, role: str, kinds: pl.Schema) -> ColumnError:
-    """A mapped column that is missing, or that holds lists."""
+def _unfit(
+    table: Table,
+    role: str,
+    kinds: Mapping[str, pl.DataType],
+    path: Path,
+    kind: pl.DataType | None,
+) -> ColumnError:
+    """A mapped column that is missing, or that holds lists or objects."""
     column = table.columns[role]
     todo = f"mend columns.{role} in the platform's TOML"
-    if column in kinds:
-        what = f"column {column!r} holds {kinds[column]}, not one value a row"
-        return ColumnError(what, where=table.path, todo=todo)
+    if kind is not None:
+        what = f"column {column!r} holds {kind}, not one value a row"
+        if isinstance(kind, pl.Struct) and (below := paths({column: kind})):
+            todo = f"map one of its values, as columns.{role} = {below[0]!r}"
+        return ColumnError(what, where=path, todo=todo)
     if any(_DATA_LIKE.search(name) for name in kinds):
         # To list these could quote the first row, and with it a shopper.
         what = f"no column {column!r}: the first row is data or not UTF-8"
-        return ColumnError(what, where=table.path, todo="name the columns there")
-    near = get_close_matches(column, kinds, n=1)
+        return ColumnError(what, where=path, todo="name the columns there")
+    there = paths(kinds)
+    near = get_close_matches(column, there, n=1)
     nearest = f", nearest {near[0]!r}" if near else ""
-    there = ", ".join(list(kinds)[:MAX_LISTED]) + (", …" if len(kinds) > MAX_LISTED else "")
-    what = f"no column {column!r}{nearest}; the columns are {there}"
-    return ColumnError(what, where=table.path, todo=todo)
+    what = f"no column {column!r}{nearest}; the columns are {_listed(there)}"
+    return ColumnError(what, where=path, todo=todo)
 
 
-def _empty(table: EventTable | ItemTable) -> DataError:
-    return DataError(EMPTY, where=table.path, todo="give a table that has rows")
+def _section(table: Table) -> str:
+    return "events" if isinstance(table, EventTable) else "items"
 
 
-def _fault(table: EventTable | ItemTable) -> DataError:
-    """Walks a table that Polars refused, to name its first bad row without quoting it."""
-    what = f"cannot be read as {table.format}"
-    todo = "write the file anew, or correct its format in the platform's TOML"
-    if table.format == "parquet":
-        what += ": damaged, cut short or another format"
-        return DataError(what, where=table.path, todo=todo)
-    walked = False
-    try:
-        with table.path.open("rb") as head:
-            opened = gzip.open if head.read(2) == GZIP_MAGIC else open
-        with opened(
-            table.path, "rt", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as lines:
-            walk = _objects(lines) if table.format == "jsonl" else _records(lines, table.format)
-            for number, fault in walk:
-                walked = True
-                if fault:
-                    what = f"row {number} {fault}" if number else f"the header {fault}"
-                    return DataError(what, where=table.path, todo="mend or remove the row")
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        what, todo = "the gz file is cut short or damaged", "copy or write it anew"
-    except OSError as error:
-        what, todo = f"cannot be read ({error.strerror})", "make it readable"
-    else:
-        if not walked:
-            return _empty(table)
-    return DataError(what, where=table.path, todo=todo)
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
 
 
-def _records(lines: TextIO, form: str) -> Iterator[tuple[int, str]]:
-    """Each row's number, the header being 0, and its fault or nothing."""
-    reader = csv.reader(
-        lines,
-        delimiter=SEPARATORS[form],
-        quoting=csv.QUOTE_MINIMAL if form == "csv" else csv.QUOTE_NONE,
-        strict=True,
-    )
-    width, number = 0, -1
-    try:
-        for number, fields in enumerate(reader):
-            width = width or len(fields)
-            if len(fields) > width:
-                yield number, f"has {len(fields)} fields, the header {width}"
-            yield number, _undecoded("".join(fields))
-    except csv.Error:
-        yield number + 1, "cannot be split into fields: look for an unclosed quote"
-
-
-def _objects(lines: TextIO) -> Iterator[tuple[int, str]]:
-    """Each row's number and its fault or nothing."""
-    for number, line in enumerate(lines, start=1):
-        fault = _undecoded(line)
-        if line.strip() and not fault:
-            try:
-                # int() refuses NaN and Infinity, which Python's reader would let pass.
-                good = isinstance(json.loads(line, parse_constant=int), dict)
-            except ValueError:
-                good = False
-            fault = "" if good else "is not a JSON object"
-        yield number, fault
-
-
-def _undecoded(text: str) -> str:
-    return "is not UTF-8" if re.search("[\udc80-\udcff]", text) else ""
+def _empty(path: Path) -> DataError:
+    return DataError(EMPTY, where=path, todo="give a table that has rows")

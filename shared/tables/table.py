@@ -17,59 +17,17 @@ from shared.catalogue import Catalogue
 from shared.errors import DataError
 from shared.events import EVENT_SCHEMA, Histories, group
 from shared.tables.config import EventTable, ItemTable, PlatformConfig
+from shared.tables.dialect import Normalisation, normalised
 from shared.tables.draw import ITEMS, WHOLE, drawn, shoppers_key, within
 from shared.tables.erasure_list import load_list, without_erased
+from shared.tables.numbers import finite, refuse
+from shared.tables.report import ReadReport
 from shared.tables.scan import read_text
+from shared.tables.spelling import SHOWN, how_alike, near_items, shopper_pairs
+from shared.tables.times import seconds_of
 
 DAY = 86_400  # seconds
-LATEST = 1e11  # seconds, year 5138: a larger time is in milliseconds
-
-_DATE = r"^\d{4}-\d{2}-\d{2}"
-_CLOCK = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?"
-_ZONE = r" ?(Z|[+-]\d{2}:?\d{2})$"
-
-
-@dataclass(frozen=True)
-class ReadReport:
-    """What was read, kept and dropped. Every row of the events table is counted once.
-
-    rows = blank + erased_rows + duplicates + unknown_items + short_events + limited_events + events
-    """
-
-    rows: int
-    blank: int
-    duplicates: int
-    unknown_items: int
-    short_shoppers: int
-    short_events: int
-    limited_shoppers: int
-    limited_events: int
-    shoppers: int
-    events: int
-    items: int
-    item_duplicates: int
-    items_without_text: int
-    min_length: int
-    erased_rows: int = 0
-
-    def lines(self) -> list[str]:
-        """The report in words, what did not happen left out."""
-        dropped = {
-            f"{self.blank:,} blank rows": self.blank,
-            f"{self.erased_rows:,} rows of erased shoppers, still in the table": self.erased_rows,
-            f"{self.duplicates:,} rows that repeat another": self.duplicates,
-            f"{self.unknown_items:,} events of items not in the catalogue": self.unknown_items,
-            f"{self.short_shoppers:,} shoppers with fewer than {self.min_length} events"
-            f" ({self.short_events:,} events)": self.short_shoppers,
-            f"{self.limited_shoppers:,} shoppers outside part or limit"
-            f" ({self.limited_events:,} events)": self.limited_shoppers,
-            f"{self.item_duplicates:,} item rows that repeat another": self.item_duplicates,
-        }
-        kept = [f"kept {self.events:,} events of {self.shoppers:,} shoppers, {self.items:,} items"]
-        if self.items_without_text:
-            kept.append(f"{self.items_without_text:,} items without text go by their identifier")
-        told = [f"dropped {what}" for what, count in dropped.items() if count]
-        return [f"read {self.rows:,} rows of events", *told, *kept]
+KNOWN = 0.5  # of the events: from here on a column is taken to hold items, so it may be shown
 
 
 @dataclass(frozen=True)
@@ -77,7 +35,8 @@ class PlatformRows:
     """A platform's tables, read.
 
     Attributes:
-        events: columns EVENT_SCHEMA, in the order of `histories.items`: row e is its event e.
+        events: columns EVENT_SCHEMA, in the order of `histories.items`: row e is its event e; and
+            `basket` where the table has one.
         erased: digest of the erasure list that was in force; empty where there is none.
     """
 
@@ -88,6 +47,28 @@ class PlatformRows:
     erased: str = ""
 
 
+@dataclass(frozen=True)
+class _Items:
+    """A Catalogue and what was left out of its table."""
+
+    catalogue: Catalogue
+    duplicates: int
+    without_text: int
+    missing: int
+    written: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """Events of items that the catalogue lacks, and what may be wrong with them."""
+
+    events: int = 0
+    items: int = 0
+    near_events: int = 0
+    examples: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
 def read_platform(config: PlatformConfig) -> PlatformRows:
     """Reads a platform's two tables. The order of their rows does not matter.
 
@@ -96,25 +77,38 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
             used, or leaves fewer than two Histories.
     """
     table = config.events
-    catalogue, item_duplicates, items_without_text = _items(config.items)
+    items = _items(config.items)
+    catalogue = items.catalogue
+    text = read_text(table)
+    # An erased shopper is left out as the table spells it and as `normalise` does: the list may be
+    # older than that key.
     listed = load_list(table.erased)
-    every_row, blank = read_text(table)
-    rows, erased_rows = without_erased(every_row, listed)
-    if rows.is_empty():
+    present, erased_as_written = without_erased(text.rows, listed)
+    with_keys = _with_keys(present, table, config.items.normalise)
+    keyed, erased_as_normalised = without_erased(with_keys, listed)
+    if keyed.is_empty():
         todo = "give the rows of other shoppers"
         raise DataError("holds rows of erased shoppers only", where=table.path, todo=todo)
-    every = _events(rows, table).unique()
-    if every["shopper"].n_unique() == 1:
+    every, written = _events(keyed, table)
+    every = every.unique()
+    names = every["shopper"].unique()
+    if len(names) == 1:
         raise DataError("holds one shopper only", where=table.path, todo="give at least two")
     known = every.filter(pl.col("item").is_in(list(catalogue.items)))
+    unknown = _unknown(every, known, catalogue, config)
     long = known.filter(pl.len().over("shopper") >= table.min_length)
     shoppers = long["shopper"].unique().to_list()
     if len(shoppers) < 2:
         raise DataError(
             f"fewer than two shoppers have the {table.min_length} events that a History needs"
-            f" ({every.height - known.height} of {every.height} events are of unknown items)",
+            f" ({unknown.events} of {every.height} events are of unknown items)",
             where=table.path,
-            todo="give longer Histories, or check that both tables name items alike",
+            todo="; ".join(
+                [
+                    "give longer Histories, or check that both tables name items alike",
+                    *unknown.hints,
+                ]
+            ),
         )
     key = shoppers_key(table.draw)
     inside = [shopper for shopper in shoppers if within(table.part, shopper, key)]
@@ -127,22 +121,33 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     chosen = sorted(inside, key=lambda shopper: drawn(shopper, key))[: table.limit]
     kept = long.filter(pl.col("shopper").is_in(chosen))
     kept = kept.sort("shopper", "order", "item", "day", "kind", "value")
+    spellings, case_alone = shopper_pairs(names)
     report = ReadReport(
-        rows=every_row.height + blank,
-        blank=blank,
-        duplicates=rows.height - every.height,
-        unknown_items=every.height - known.height,
-        short_shoppers=every["shopper"].n_unique() - len(shoppers),
+        rows=text.rows.height + text.blank,
+        blank=text.blank,
+        missing_keys=present.height - with_keys.height,
+        duplicates=keyed.height - every.height,
+        unknown_items=unknown.events,
+        short_shoppers=len(names) - len(shoppers),
         short_events=known.height - long.height,
         limited_shoppers=len(shoppers) - len(chosen),
         limited_events=long.height - kept.height,
         shoppers=len(chosen),
         events=kept.height,
         items=len(catalogue),
-        item_duplicates=item_duplicates,
-        items_without_text=items_without_text,
+        item_duplicates=items.duplicates,
+        items_without_text=items.without_text,
         min_length=table.min_length,
-        erased_rows=erased_rows,
+        item_missing=items.missing,
+        near_events=unknown.near_events,
+        near_items=unknown.items,
+        spellings=spellings,
+        case_alone=case_alone,
+        examples=unknown.examples,
+        hints=unknown.hints,
+        written=(*_told("events", [*text.words, *written]), *items.written),
+        items_in_part=config.items.part != WHOLE,
+        erased_rows=erased_as_written + erased_as_normalised,
     )
     histories = group(kept, catalogue, min_length=table.min_length)
     in_force = "" if listed is None else listed.digest
@@ -170,48 +175,129 @@ def read_catalogue(table: ItemTable) -> Catalogue:
     Raises:
         DataError: as of `read_platform`.
     """
-    return _items(table)[0]
+    return _items(table).catalogue
 
 
-def _events(rows: pl.DataFrame, table: EventTable) -> pl.DataFrame:
-    """Rows of text as columns EVENT_SCHEMA."""
-    for role in ("shopper", "item", "order", "time"):
-        if role in rows.columns:
-            _refuse(rows, pl.col(role).is_null(), "is empty", role, table)
-    time = _seconds(rows, table) if "time" in table.columns else None
-    order = _number(rows, "order", table) if "order" in table.columns else time
-    return pl.DataFrame(
-        {
-            "shopper": rows["shopper"],
-            "item": rows["item"],
-            "order": order,
-            "day": None if time is None else (time // DAY).cast(pl.Int32),
-            "kind": rows["kind"] if "kind" in rows.columns else None,
-            "value": _number(rows, "value", table) if "value" in rows.columns else None,
-        },
-        schema=EVENT_SCHEMA,
+def _told(name: str, words: list[str]) -> list[str]:
+    """What was detected of a table, in one line or none."""
+    return [f"{name}: {', '.join(dict.fromkeys(words))}"] if words else []
+
+
+def _with_keys(
+    rows: pl.DataFrame, table: EventTable, items: tuple[Normalisation, ...]
+) -> pl.DataFrame:
+    """The rows that have a shopper and an item, with these normalised."""
+    if rows.is_empty():
+        return rows
+    if rows["shopper"].null_count() or rows["item"].null_count():
+        rows = rows.filter(pl.col("shopper").is_not_null() & pl.col("item").is_not_null())
+    if rows.is_empty():
+        raise DataError(
+            "no row has a shopper and an item",
+            where=table.path,
+            todo="mend its columns, or set null_words if these are no missing values",
+        )
+    for role, how in (("shopper", table.normalise), ("item", items)):
+        if how:
+            rows = rows.with_columns(normalised(pl.col(role), how).alias(role))
+    return rows
+
+
+def _unknown(
+    every: pl.DataFrame, known: pl.DataFrame, catalogue: Catalogue, config: PlatformConfig
+) -> _Unknown:
+    """Which events are of items that the catalogue lacks, and which of these it may have."""
+    lost = every.height - known.height
+    if not lost:
+        return _Unknown()
+    away = every.join(known.select("item").unique(), on="item", how="anti")
+    counted = away.group_by("item").agg(pl.len().alias("events"))
+    near = near_items(counted, catalogue.items)
+    hints = []
+    for one, other in near.select("item", "like").head(1).rows():
+        how = how_alike(one, other)
+        todo = f"set normalise = {how} in [items]" if how else "write them alike in both tables"
+        hints.append(
+            f"{int(near['events'].sum()):,} of the events of unknown items differ from the"
+            f" catalogue only in how the item is written: {one!r} in the events, {other!r} in the"
+            f" catalogue; {todo}"
+        )
+    # A column of which little is known may hold shoppers by mistake, so nothing of it is shown.
+    shown = counted if known.height >= KNOWN * every.height else near
+    if config.items.part != WHOLE:
+        shown = near
+    some = shown.sort("events", "item", descending=[True, False])["item"].head(SHOWN)
+    return _Unknown(
+        events=lost,
+        items=near.height,
+        near_events=int(near["events"].sum()),
+        examples=tuple(some),
+        hints=tuple(hints),
     )
 
 
-def _items(table: ItemTable) -> tuple[Catalogue, int, int]:
-    """The Catalogue, how many rows repeated another, how many items had no text."""
-    rows, _ = read_text(table)
-    _refuse(rows, pl.col("item").is_null(), "is empty", "item", table)
+def _events(rows: pl.DataFrame, table: EventTable) -> tuple[pl.DataFrame, list[str]]:
+    """Rows of text as columns EVENT_SCHEMA, and how their numbers are written."""
+    for role in ("order", "time"):
+        if role in rows.columns:
+            refuse(rows, pl.col(role).is_null(), "is empty", role, table)
+    numbers: dict[str, pl.Series | None] = {"time": None, "order": None, "value": None}
+    words = []
+    for role in numbers:
+        if role in rows.columns:
+            read = seconds_of(rows, table) if role == "time" else finite(rows, role, table)
+            numbers[role] = read[0]
+            words += [read[1]] if read[1] else []
+    time = numbers["time"]
+    events = pl.DataFrame(
+        {
+            "shopper": rows["shopper"],
+            "item": rows["item"],
+            "order": time if numbers["order"] is None else numbers["order"],
+            "day": None if time is None else (time // DAY).cast(pl.Int32),
+            "kind": rows["kind"] if "kind" in rows.columns else None,
+            "value": numbers["value"],
+        },
+        schema=EVENT_SCHEMA,
+    )
+    if "basket" in rows.columns:
+        # One order of one shopper is one moment: its first; an empty number is an order of its own.
+        own = pl.coalesce("basket", pl.lit(rows["row"]).cast(pl.String))
+        within = ["shopper", pl.col("basket").is_null(), own]
+        first = [pl.col(it).min().over(within) for it in ("order", "day")]
+        events = events.with_columns(rows["basket"]).with_columns(first)
+    return events, words
+
+
+def _items(table: ItemTable) -> _Items:
+    """The Catalogue, and what was left out of its table."""
+    text = read_text(table)
+    rows = text.rows.filter(pl.col("item").is_not_null())
+    missing = text.rows.height - rows.height
+    if table.normalise:
+        rows = rows.with_columns(normalised(pl.col("item"), table.normalise).alias("item"))
     if table.part != WHOLE:
         rows = rows.filter([within(table.part, item, ITEMS) for item in rows["item"]])
     if rows.is_empty():
-        raise DataError("no item is in its part", where=table.path, todo="give a larger part")
+        what, todo = "no item is in its part", "give a larger part"
+        if table.part == WHOLE:
+            what, todo = "no row has an item", "mend its columns, or set null_words"
+        raise DataError(what, where=table.path, todo=todo)
     parts = [role for role in ("title", "brand", "category", "text") if role in rows.columns]
-    text = pl.concat_str(parts, separator=" ", ignore_nulls=True).str.replace_all(r"\s+", " ")
-    rows = rows.with_columns(text=text)
+    joined = pl.concat_str(parts, separator=" ", ignore_nulls=True)
+    rows = rows.with_columns(text=joined.str.replace_all(r"\s+", " "))
     without = rows.filter(pl.col("text") == "")["item"].n_unique()
     if table.without_text == "refuse":
         role = "text" if "text" in table.columns else "title"
         todo = 'write a text, drop the item, or set without_text = "identifier" in [items]'
-        _refuse(rows, pl.col("text") == "", "is empty: an item needs text", role, table, todo)
+        refuse(rows, pl.col("text") == "", "is empty: an item needs text", role, table, todo)
+    words = list(text.words)
+    price = None
+    if "price" in rows.columns:
+        price, written = finite(rows, "price", table)
+        words += [written] if written else []
     rows = rows.with_columns(
-        text=pl.when(pl.col("text") == "").then("item").otherwise("text"),
-        price=_number(rows, "price", table) if "price" in rows.columns else None,
+        text=pl.when(pl.col("text") == "").then("item").otherwise("text"), price=price
     )
     attributes = [role for role in ("category", "brand", "price", "image") if role in table.columns]
     rows = rows.sort("item", "text", *attributes)
@@ -224,64 +310,10 @@ def _items(table: ItemTable) -> tuple[Catalogue, int, int]:
             todo="keep one row for each item",
         )
     columns = {role: tuple(single[role].to_list()) for role in attributes}
-    catalogue = Catalogue(tuple(single["item"]), tuple(single["text"]), columns)
-    return catalogue, rows.height - single.height, without
-
-
-def _number(rows: pl.DataFrame, role: str, table: EventTable | ItemTable) -> pl.Series:
-    """A column of text as finite numbers; null stays null."""
-    number = pl.col(role).cast(pl.Float64, strict=False)
-    bad = pl.col(role).is_not_null() & ~number.is_finite().fill_null(False)
-    _refuse(rows, bad, "is not a finite number", role, table)
-    return rows.select(number).to_series()
-
-
-def _seconds(rows: pl.DataFrame, table: EventTable) -> pl.Series:
-    """Times as seconds since 1970, all written in one way; a time without a zone counts as UTC."""
-    time = pl.col("time")
-    number = time.cast(pl.Float64, strict=False)
-    forms = {
-        "seconds since 1970": number.is_not_null(),
-        "a date": time.str.contains(_DATE + "$"),
-        "a date and time": time.str.contains(_DATE + _CLOCK + "$"),
-        "a date and time with its zone": time.str.contains(_DATE + _CLOCK + _ZONE),
-    }
-    first = [(rows.filter(form)["row"].min(), name) for name, form in forms.items()]
-    found = sorted((row, name) for row, name in first if isinstance(row, int))
-    if len(found) > 1:
-        said = ", ".join(f"row {row} holds {name}" for row, name in found)
-        raise DataError(
-            f"column {table.columns['time']!r} has mixed time formats: {said}",
-            where=table.path,
-            todo="write every time of the column in one format",
-        )
-    whole = (
-        time.str.replace(" ", "T")
-        .str.replace(" ", "")
-        .str.replace(_DATE + "$", "${0}T00:00")
-        .str.replace(r"T(\d{2}:\d{2})(Z|[+-]|$)", "T${1}:00${2}")
-        .str.replace(r"T([\d:.]+)$", "T${1}Z")
+    return _Items(
+        Catalogue(tuple(single["item"]), tuple(single["text"]), columns),
+        duplicates=rows.height - single.height,
+        without_text=without,
+        missing=missing,
+        written=tuple(_told("items", words)),
     )
-    moment = whole.str.to_datetime("%FT%T%.f%#z", time_unit="us", time_zone="UTC", strict=False)
-    seconds = pl.coalesce(number, moment.dt.epoch("us") / 1e6)
-    todo = "write seconds (no milliseconds) or ISO 8601, or map the column as order"
-    bad = ~(seconds.abs() < LATEST).fill_null(False)
-    _refuse(rows, bad, "is no time in seconds since 1970 or ISO 8601", "time", table, todo)
-    return rows.select(seconds).to_series()
-
-
-def _refuse(
-    rows: pl.DataFrame,
-    bad: pl.Expr,
-    what: str,
-    role: str,
-    table: EventTable | ItemTable,
-    todo: str = "mend or remove the row",
-) -> None:
-    """Names the first row that is bad."""
-    found = rows.filter(bad)["row"]
-    if len(found):
-        others = len(found) - 1
-        more = f" (and {others:,} more)" if others else ""
-        what = f"row {found[0]}, column {table.columns[role]!r} {what}{more}"
-        raise DataError(what, where=table.path, todo=todo)

@@ -17,7 +17,8 @@ from shared.events import EVENT_SCHEMA, group
 from shared.metrics import ndcg
 from shared.ranking import rank
 from shared.tables.config import load_platform
-from shared.tables.table import PlatformRows, ReadReport
+from shared.tables.report import ReadReport
+from shared.tables.table import PlatformRows
 from simulations.benchmarks.ties import TO_DATE, Stretches, shuffled, unheard
 from simulations.cli import main
 from simulations.untrained import opened

@@ -155,4 +155,4 @@ def test_a_table_that_is_exported_anew_meanwhile_is_not_overwritten(
     with pytest.raises(DataError, match="changed while it was read"):
         remove_rows(table_of(path, "csv"), is_ada)
     assert path.read_bytes() == newer
-    assert read_text(table_of(path, "csv"))[0]["shopper"].to_list()[-1] == "cyd"
+    assert read_text(table_of(path, "csv")).rows["shopper"].to_list()[-1] == "cyd"
