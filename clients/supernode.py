@@ -53,6 +53,8 @@ class SuperNode:
         health: what the daemon says of itself.
         stop: set to end.
         renew: set to connect anew, with other certificates.
+        erased: file of the erasure list; when it changes, a warm worker ends with the rows it has
+            in memory.
     """
 
     connect: Callable[[], AbstractContextManager[Link]]
@@ -63,6 +65,8 @@ class SuperNode:
     health: Health
     stop: threading.Event = field(default_factory=threading.Event)
     renew: threading.Event = field(default_factory=threading.Event)
+    erased: Path | None = None
+    _listed: tuple[int, int] | None = None
     _worker: Worker | None = None
     _bundles: dict[int, str] = field(default_factory=dict)
 
@@ -71,6 +75,7 @@ class SuperNode:
         pause = FIRST
         while not self.stop.is_set():
             began = time.monotonic()
+            self._forget_erased()
             try:
                 self._connected()
             except FAULTS as fault:
@@ -95,6 +100,7 @@ class SuperNode:
             self.audit.add("connected")
             while not (self.stop.is_set() or self.renew.is_set()):
                 message = link.receive(over=self.stop.is_set)
+                self._forget_erased()
                 if message is None:
                     continue
                 try:
@@ -103,6 +109,19 @@ class SuperNode:
                     if fault.code() != grpc.StatusCode.PERMISSION_DENIED:
                         raise
                     log.info("the run that asked is over")  # its server was restarted
+
+    def _forget_erased(self) -> None:
+        """End a worker that read rows before a shopper was erased; looked at every few seconds."""
+        try:
+            found = None if self.erased is None else self.erased.stat()
+        except OSError:
+            found = None
+        listed = None if found is None else (found.st_ino, found.st_mtime_ns)
+        changed, self._listed = listed != self._listed, listed
+        if changed and self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+            log.info("the erasure list changed: rows are read again for the next request")
 
     def _answer(self, link: Link, message: Message) -> None:
         began = time.monotonic()

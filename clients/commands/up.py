@@ -65,10 +65,12 @@ def up(
     if simulated_noise is not None:
         node["simulated-noise"] = simulated_noise
     with alone(member.home, "client"), ExitStack() as stack:
-        serve(member, node, stack)
+        serve(member, node, stack, erased=config.events.erased)
 
 
-def serve(member: Membership, config: Config, stack: ExitStack) -> None:
+def serve(
+    member: Membership, config: Config, stack: ExitStack, *, erased: Path | None = None
+) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
     audit = AuditLog(member.home / "audit.jsonl")
     health = Health(role="client", platform=member.name, state="starting")
@@ -85,6 +87,7 @@ def serve(member: Membership, config: Config, stack: ExitStack) -> None:
         config=config,
         audit=audit,
         health=health,
+        erased=erased,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop.set())
