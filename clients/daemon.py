@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
-from clients import egress, report
+from clients import egress, report, report_template
 from clients.balance import Balance, balance_of
 from clients.commands import approvals, audit, compare, doctor, erase, join, pairs, recommend
 from clients.commands import up as serving
+from clients.erasure_record import erasures
 from clients.ledger import entries
 from clients.readiness import (
     comparable,
@@ -30,6 +31,7 @@ from clients.readiness import (
 from shared import terminal
 from shared.config import read_toml
 from shared.errors import ConfigError, PlanError
+from shared.files import replacing
 from shared.plan import Plan, large_delta
 from shared.strict_parsing import json_file
 from shared.tables.config import load_platform
@@ -164,10 +166,18 @@ def report_command(
         Path | None,
         typer.Option(help="Check the signature of a report instead.", show_default=False),
     ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(help="Write a file of blanks for --statement instead.", show_default=False),
+    ] = None,
 ) -> None:
     """Write the privacy report for a data-protection officer, signed; or verify one."""
-    if (platform is None) == (verify is None):
-        raise ConfigError("need either --platform or --verify", todo="give exactly one of them")
+    if sum(it is not None for it in (platform, verify, template)) != 1:
+        what = "need one of --platform, --verify and --template"
+        raise ConfigError(what, todo="give exactly one of them")
+    if template is not None:
+        write_template(template)
+        return
     if verify is not None:
         document = report.verify(verify)
         terminal.console.print(
@@ -188,6 +198,7 @@ def report_command(
         audit=read_audit(audit) if audit else None,
         refused=[" ".join(note.values()) for note in egress.notes(policy)],
         statement=read_toml(statement, report.Statement).model_dump() if statement else None,
+        erasures=erasures(config.events.erased),
         now=datetime.now(UTC),
     )
     written = report.write(config, out, told=told)
@@ -196,6 +207,19 @@ def report_command(
 
 
 LARGEST_AUDIT = 64 * 2**20  # bytes of an audit.json
+
+
+def write_template(path: Path) -> None:
+    """Write the blanks that the controller fills in.
+
+    Raises:
+        ConfigError: the file is there already, or cannot be written.
+    """
+    if path.exists():
+        raise ConfigError("is there already", where=path, todo="name another file")
+    with replacing(path) as part:
+        part.write_text(report_template.template(), encoding="utf-8")
+    terminal.console.print(str(path), highlight=False, soft_wrap=True)
 
 
 def read_audit(path: Path) -> dict[str, Any]:

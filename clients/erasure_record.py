@@ -154,7 +154,7 @@ def erasures(list_path: Path | None) -> dict[str, Any]:
     """
     listed = load_list(list_path)
     if list_path is None or listed is None:
-        return {"records": 0, "shoppers": 0, "last": None, "not_complete": []}
+        return dict(report.NO_ERASURES)
     documents = {path.name: verify_record(path) for path in record_paths(list_path)}
     last = list(documents.values())[-1:]
     return {

@@ -28,6 +28,7 @@ from pydantic import model_validator
 
 from clients.ledger import Balance, Entry
 from clients.report_page import UNSTATED, render, words
+from clients.report_template import BLANK
 from shared.accounting import epsilon
 from shared.backbone import load_backbone
 from shared.config import Section, parse
@@ -39,6 +40,7 @@ from shared.tables.config import PlatformConfig
 
 JSON, HTML = "privacy-report.json", "privacy-report.html"
 PLATFORMS = (1, 2, 3, 5)  # on how many a shopper may be
+NO_ERASURES = {"records": 0, "shoppers": 0, "last": None, "not_complete": []}
 EXACT = 100  # releases whose ε is told one by one; a longer list is told in so many stretches
 _PEM = serialization.Encoding.PEM
 _UNSOUND = (InvalidSignature, UnsupportedAlgorithm)
@@ -61,6 +63,11 @@ class Statement(Section):
     access_control: str = ""  # who may read the rows, the Ledger and the key
     row_retention: str = ""  # how long the platform keeps its rows
     records: str = ""  # where this report is kept, for three years at least
+    erasure_requests: str = ""  # how a shopper asks for erasure, who checks it, by when
+    erasure_elsewhere: str = ""  # backups, other copies, processors and recipients
+    assessment_needed: str = ""  # whether an impact assessment is needed, and why
+    officer_advice: str = ""  # of the data protection officer
+    shoppers_views: str = ""  # of shoppers or who speaks for them
 
 
 class _Audit(Section):
@@ -85,6 +92,7 @@ def facts(
     audit: Mapping[str, Any] | None = None,
     refused: Sequence[str] = (),
     statement: Mapping[str, str] | None = None,
+    erasures: Mapping[str, Any] | None = None,
     now: datetime,
 ) -> dict[str, Any]:
     """All that the report says, fit for JSON. ε are upper bounds; times are UTC.
@@ -96,6 +104,7 @@ def facts(
         audit: what `atoll-sim audit` printed as JSON, if it was run.
         refused: a line for each request that was refused before it reached the Ledger.
         statement: what the controller states, see Statement.
+        erasures: what `clients.erasure_record.erasures` found; None where there were none.
         now: the time the report is made, with a time zone.
 
     Raises:
@@ -158,7 +167,8 @@ def facts(
             ],
         },
         "accounting": accounting if plan else "none",
-        "statement": {name: text or UNSTATED for name, text in stated.model_dump().items()},
+        "erasures": dict(erasures or NO_ERASURES),
+        "statement": {name: _stated(name, text) for name, text in stated.model_dump().items()},
     }
     return {**found, **words(found)}
 
@@ -283,6 +293,19 @@ def _document(told: Mapping[str, Any], signature: bytes, key: Ed25519PublicKey) 
 def rendered(document: Mapping[str, Any]) -> bytes:
     """The file."""
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _stated(name: str, text: str) -> str:
+    """What the controller states; a blank of the template is still to be stated.
+
+    Raises:
+        ConfigError: there is text beside a blank.
+    """
+    found = " ".join(text.split())
+    if BLANK in found and found != BLANK:
+        todo = "complete the text, or leave the blank alone"
+        raise ConfigError(f"{name} still has a blank, {BLANK}", where="the statement", todo=todo)
+    return UNSTATED if found in ("", BLANK) else found
 
 
 def _request(entry: Entry) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
+from clients.plain_sentence import plain_sentence
+from clients.report_articles import NO_ADVICE, articles
+
 Facts = Mapping[str, Any]
 EPSILONS = ("spent", "reserved", "set_aside")  # of the budget; shown rounded up
 UNSTATED = "to be stated by the controller"
@@ -33,8 +36,10 @@ SECTIONS = {  # in the page's order, each with a note
     "retention": "What is kept where.",
     "what_erasure_does_and_does_not_undo": "",
     "what_the_claim_does_not_cover": "",
-    "NIST_SP_800-226": "What its evaluation asks for, by topic.",
-    "PIPL_Articles_55_and_56": "What an impact assessment asks for.",
+    "erasures": "What atoll-client erase has recorded; the records lie beside the erasure list.",
+    "GDPR_Articles_17_30_and_35": f"Erasure, records of processing, impact assessment. {NO_ADVICE}",
+    "PIPL_Articles_47_55_and_56": "Deletion, and what an impact assessment asks for.",
+    "NIST_SP_800-226": "What its evaluation of a guarantee asks for, by topic.",
     "statement": "What only people can state.",
 }
 COLUMNS = {
@@ -83,11 +88,27 @@ def words(found: Facts) -> dict[str, Any]:
     elif status == "nothing released":
         claim = "Nothing of this data set has been released."
     bounded = status in ("protected", "over budget", "nothing released")
+    plain, of_all = "No promise is made.", "No promise is made."
+    if bounded and budget is not None:
+        of_all = plain_sentence(float(budget["epsilon"]), budget["delta"])
+        plain = "Nothing has left this platform yet, so nothing can be concluded from it."
+    if bounded and budget is not None and found["releases"]:
+        plain = plain_sentence(float(budget["spent"]), budget["delta"])
+    large = large_delta(budget["delta"]) if budget is not None else None
     wait = found["answer_seconds"]
     told: dict[str, Any] = {
         "status": status,
         "claim": claim,
-        "warnings": [text for it, text in _WARNINGS.items() if holds[it]],
+        "in_plain_words": plain,
+        "in_plain_words_once_the_budget_is_spent": of_all,
+        "figures": {
+            "spent": eps(budget["spent"]) if bounded and budget is not None else "none",
+            "budget": eps(budget["epsilon"]) if bounded and budget is not None else "none",
+        },
+        "warnings": [
+            *(text for it, text in _WARNINGS.items() if holds[it]),
+            *([] if large is None else [large]),
+        ],
         "what_is_done": {
             "purpose": "To improve a recommender that several platforms train together without "
             "moving rows, and to rank items for this platform's shoppers on its own machine.",
@@ -115,11 +136,14 @@ def words(found: Facts) -> dict[str, Any]:
         "retention": [
             "Ledger, under a Plan: for ever. Charges, Plans, times, digests; no personal data.",
             "Last reply of each purpose: in the Ledger, until the next one takes its place.",
+            "Erasure list: keyed hashes of erased identifiers, for as long as old exports exist.",
             "Rows: not copied, but read from the platform's tables; the cache holds no rows.",
             "This report: three years at least, by the controller (PIPL Article 56).",
         ],
         "what_erasure_does_and_does_not_undo": [
-            "Deleting a shopper's rows from the tables takes them out of all later rounds.",
+            "atoll-client erase takes a shopper's rows out of the table where that is allowed,"
+            " deletes caches and models made from rows, and lists the shopper by a keyed hash: no"
+            " later round, count or model uses the rows, whatever table is put in place.",
             "Releases already made are not undone: "
             + (
                 "their influence is bounded by ε." if bounded else "nothing bounds their influence."
@@ -136,59 +160,7 @@ def words(found: Facts) -> dict[str, Any]:
             "What the platform publishes by other ways; a shopper under several identifiers.",
         ],
     }
-    return {**told, **_asked(found, told, bounded=bounded)}
-
-
-def _asked(found: Facts, told: Facts, *, bounded: bool) -> dict[str, Any]:
-    """The fields of NIST SP 800-226 and of PIPL Articles 55-56, each with what is known of it."""
-    plan, budget, done = found["plan"], found["budget"], told["what_is_done"]
-    stated = found["statement"]
-    metrics = (
-        "metrics leave, noised under a Plan" if found["share_metrics"] else "metrics do not leave"
-    )
-    return {
-        "NIST_SP_800-226": {
-            "Privacy parameter ε": f"at most {eps(budget['spent'])} of {eps(budget['epsilon'])}"
-            if bounded
-            else "none: nothing is promised",
-            "Variant and δ": f"(ε, δ), δ = {budget['delta']:.6g}" if bounded else "none",
-            "Unit of privacy": done["unit_of_privacy"],
-            "Bounded or unbounded": done["neighbouring_relation"],
-            "Composition": f"{found['accounting']}; every release counts, of every run",
-            "Mixing with other releases": "what else the platform publishes is not counted",
-            "Algorithm": "DP-SGD: Poisson sampling of shoppers, one gradient a History, clipped, "
-            "with Gaussian noise; sums, if any: a Laplace mechanism, L1 norm 1 a History"
-            if plan
-            else "training without clipping or noise",
-            "Utility": "not told here; atoll-sim compare measures it with and without noise",
-            "Bias": "clipping and noise cost rare tastes and few shoppers most; not measured here",
-            "Query model": f"rounds asked for by a server, which cannot loosen the Plan; {metrics}",
-            "Trust model": f"Each platform answers for itself. {done['threat_model']}",
-            "Mechanism implementation": done["randomness"],
-            "Side channels": told["what_the_claim_does_not_cover"][2],
-            "Data security and access control": stated["access_control"],
-            "Data collection exposure": "rows stay where they were collected, and only the columns "
-            "named here are read; their collection is outside the claim",
-        },
-        "PIPL_Articles_55_and_56": {
-            "55(1) sensitive personal information": stated["sensitive"],
-            "55(2) automated decision-making": "Items are ranked for a shopper from the shopper's "
-            f"own History. Controller: {stated['automated_decisions']}",
-            "55(3) entrusting, providing, publishing": "No rows leave; Updates of an Adapter, "
-            f"and sums if [sums] is set, go to a server. Controller: {stated['recipients']}",
-            "55(4) providing across the border": stated["cross_border"],
-            "55(5) other major influence on individuals": stated["other_impact"],
-            "56(1) purpose and manner lawful, legitimate and necessary": done["purpose"]
-            + f" Controller: {stated['lawfulness']}",
-            "56(2) influence on rights and interests, security risks": told["claim"]
-            + f" See what it does not cover. Controller: {stated['rights_and_risks']}",
-            "56(3) measures lawful, effective, fit to the risk": (
-                "Plan, Ledger and any audit, as told here." if plan else "None by this software."
-            )
-            + f" Controller: {stated['measures']}",
-            "56 report and records kept three years at least": stated["records"],
-        },
-    }
+    return {**told, **articles(found, told)}
 
 
 def render(document: Facts) -> str:
@@ -201,6 +173,9 @@ def render(document: Facts) -> str:
         f'<p class="kicker">{_text(kicker)}</p>\n<h1>{_text(title)}</h1>',
         *(f'<p class="banner">{_text(warning)}</p>' for warning in told["warnings"]),
         f'<p class="lead">{_text(told["claim"])}</p>\n{_bar(told["budget"])}',
+        f"<h2>In plain words</h2>\n<p>{_text(told['in_plain_words'])}</p>",
+        f'<p class="note">Once the whole budget is spent: '
+        f"{_text(told['in_plain_words_once_the_budget_is_spent'])}</p>",
         *(
             f"<h2>{_title(name)}</h2>\n<p>{_text(note)}</p>\n{_shown(name, told[name])}"
             for name, note in SECTIONS.items()
@@ -249,6 +224,8 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, Mapping) and value:
         rows = (f"<dt>{_title(k)}</dt><dd>{_shown(k, v)}</dd>" for k, v in value.items())
         return "<dl>\n" + "\n".join(rows) + "\n</dl>"
+    if isinstance(value, list) and value and "article" in value[0]:
+        return _articles(value)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         head = "".join(f'<th scope="col">{_title(k)}</th>' for k in value[0])
         cells = ("".join(f"<td>{_shown(k, v)}</td>" for k, v in row.items()) for row in value)
@@ -266,6 +243,25 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, float):
         return eps(value) if "epsilon" in name or name in EPSILONS else f"{value:.6g}"
     return _text(value) if value or value == 0 else "none"
+
+
+def _articles(rows: list[Mapping[str, str]]) -> str:
+    """Long texts in columns, which stand below each other on a narrow screen."""
+    heads = {
+        "article": "Article or topic",
+        "asks": "What it asks",
+        "evidence": "What this report shows",
+        "controller": "What the controller adds",
+    }
+    head = "".join(f'<th scope="col">{title}</th>' for title in heads.values())
+    body = "\n".join(
+        "<tr>"
+        + "".join(f'<td data-head="{title}">{_text(row[k])}</td>' for k, title in heads.items())
+        + "</tr>"
+        for row in rows
+    )
+    top = f"<thead><tr>{head}</tr></thead>"
+    return f'<table class="articles">\n{top}\n<tbody>\n{body}\n</tbody></table>'
 
 
 def _title(name: str) -> str:
@@ -304,5 +300,13 @@ dl dl { margin: 0; font-size: 1em; } ul { margin: .3rem 0; padding-left: 1.2rem;
 th, td { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); } td:last-child { white-space: normal; min-width: 8rem; }
 th { font-weight: 400; } main > dl:last-of-type { white-space: pre-line; }
+.articles { width: 100%; table-layout: fixed; } .articles td { white-space: normal; }
+.articles :is(th, td):first-child { width: 19%; } .articles td:first-child { font-weight: 600; }
+.articles tr { break-inside: avoid; } .note { color: var(--muted); font-size: .92rem; }
+@media (max-width: 700px) { .articles, .articles tbody, .articles tr, .articles td { display: block;
+  width: auto; } .articles thead { display: none; } .articles td { border: 0; padding: .15rem 0; }
+  .articles td:first-child { width: auto; font-size: 1rem; } .articles tr { padding: .5rem 0;
+  border-bottom: 1px solid var(--rule); } .articles td + td::before { content: attr(data-head) ": ";
+  color: var(--muted); } }
 @media (max-width: 600px) { dl { display: block; } dt { margin-top: .5rem; } }
 """

@@ -56,6 +56,8 @@ class SuperNode:
         renew: set to connect anew, with other certificates.
         begun: set when a connection has begun.
         way: the proxy by which the server is reached, in words; empty for none.
+        erased: file of the erasure list; when it changes, a warm worker ends with the rows it has
+            in memory.
     """
 
     connect: Callable[[], AbstractContextManager[Link]]
@@ -68,6 +70,8 @@ class SuperNode:
     renew: threading.Event = field(default_factory=threading.Event)
     begun: threading.Event = field(default_factory=threading.Event)
     way: str = ""
+    erased: Path | None = None
+    _listed: tuple[int, int] | None = None
     _worker: Worker | None = None
     _bundles: dict[int, str] = field(default_factory=dict)
 
@@ -76,6 +80,7 @@ class SuperNode:
         pause = FIRST
         while not self.stop.is_set():
             began = time.monotonic()
+            self._forget_erased()
             try:
                 self._connected()
             except FAULTS as fault:
@@ -101,6 +106,7 @@ class SuperNode:
             self.begun.set()
             while not (self.stop.is_set() or self.renew.is_set()):
                 message = link.receive(over=self.stop.is_set)
+                self._forget_erased()
                 if message is None:
                     continue
                 try:
@@ -109,6 +115,19 @@ class SuperNode:
                     if fault.code() != grpc.StatusCode.PERMISSION_DENIED:
                         raise
                     log.info("the run that asked is over")  # its server was restarted
+
+    def _forget_erased(self) -> None:
+        """End a worker that read rows before a shopper was erased; looked at every few seconds."""
+        try:
+            found = None if self.erased is None else self.erased.stat()
+        except OSError:
+            found = None
+        listed = None if found is None else (found.st_ino, found.st_mtime_ns)
+        changed, self._listed = listed != self._listed, listed
+        if changed and self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+            log.info("the erasure list changed: rows are read again for the next request")
 
     def _answer(self, link: Link, message: Message) -> None:
         began = time.monotonic()

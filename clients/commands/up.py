@@ -71,11 +71,18 @@ def up(
     stop = threading.Event()
     ending = Ending(stop.set)
     with ending.listening(), alone(member.home, "client"), ExitStack() as stack:
-        serve(member, node, stack, stop)
+        serve(member, node, stack, stop, erased=config.events.erased)
     ending.leave()
 
 
-def serve(member: Membership, config: Config, stack: ExitStack, stop: threading.Event) -> None:
+def serve(
+    member: Membership,
+    config: Config,
+    stack: ExitStack,
+    stop: threading.Event,
+    *,
+    erased: Path | None = None,
+) -> None:
     """Everything between start and end; what is opened is closed by `stack`."""
     audit = AuditLog(member.home / "audit.jsonl")
     health = Health(role="client", platform=member.name, state="starting")
@@ -94,6 +101,7 @@ def serve(member: Membership, config: Config, stack: ExitStack, stop: threading.
         health=health,
         stop=stop,
         way=str(route(split(member.server)[0])),
+        erased=erased,
     )
     if node.way:
         log.info("the server is reached %s", node.way)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clients import derived_files
 from clients.beside import own, remembering
 from clients.compare import ALONE, ON, OWN, PRIOR, SUMS, Comparison, compare
 from clients.daemon import main
@@ -197,6 +198,10 @@ def test_what_was_trained_here_is_kept_for_its_owner_and_served(
     assert f"--adapter {out} --unsigned" in told
     assert told.endswith("Nothing of others was given: --adapter and --sums name it.\n")
     assert out.stat().st_mode & 0o777 == 0o600
+    config = load_platform(file)
+    (made,) = derived_files.load_register(config)  # so that an erasure finds it
+    assert derived_files.location(config, made) == out
+    assert (made.kind, made.digest) == ("adapter", load_adapter(out).digest)
     ranked = ("recommend", "-p", file, "--adapter", out, "--unsigned", "--history", "shop-03")
     assert typed(main, *ranked)[0] == 0
 

@@ -112,8 +112,8 @@ def test_an_audit_is_attached_with_the_checks_of_every_epsilon(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["report"], "need either --platform or --verify"),
-        (["report", "-p", "SHOP", "--verify", "SHOP"], "need either --platform or --verify"),
+        (["report"], "need one of --platform, --verify and"),
+        (["report", "-p", "SHOP", "--verify", "SHOP"], "need one of --platform, --verify and"),
         (["report", "--verify", "SHOP"], "SHOP: "),
         (["report", "-p", "SHOP", "--audit", "SHOP"], "SHOP: is no audit"),
         (["report", "-p", "SHOP", "--audit", "gone.json"], "gone.json: is no audit"),

@@ -3,22 +3,27 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pytest
 
 import clients.report as report_module
 from clients.ledger import Asked, Ledger, balance, entries
+from clients.plain_sentence import detected
 from clients.report import Statement, facts, sign, signing_key, verify, write
 from clients.report_page import eps, render
+from clients.report_template import BLANK, template
 from shared.accounting import Charge, epsilon
 from shared.backbone import load_backbone
+from shared.config import read_toml
 from shared.errors import ConfigError, LedgerError
 from shared.tables.config import PlatformConfig, platform_from
 from shared.tables.policy import Policy
@@ -42,6 +47,7 @@ sampling_rate = 0.01
 steps = 50
 noise_multiplier = 1.0
 """
+ARTICLES = ("GDPR_Articles_17_30_and_35", "PIPL_Articles_47_55_and_56", "NIST_SP_800-226")
 CHARGE = Charge(noise_multiplier=1.0, sampling_rate=0.01, steps=50)
 UNPROTECTED = "[privacy]\nunprotected = true\n"
 AUDIT = {
@@ -221,22 +227,111 @@ def test_nothing_of_a_shopper_is_in_it(tmp_path: Path) -> None:
     assert write(config, tmp_path / "out", told=told(config)).read_bytes() == before
 
 
-def test_the_fields_of_nist_and_pipl_are_there(spent: PlatformConfig) -> None:
-    report = told(spent, statement={"lawfulness": "contract & consent"})
-    nist, pipl = report["NIST_SP_800-226"], report["PIPL_Articles_55_and_56"]
-    assert ", ".join(nist) == (
+def test_each_law_has_a_table_of_what_it_asks_what_is_shown_and_what_the_controller_adds(
+    spent: PlatformConfig,
+) -> None:
+    stated = {"lawfulness": "contract & consent", "erasure_requests": "by mail, two weeks"}
+    report = told(spent, statement=stated)
+    gdpr, pipl, nist = (report[name] for name in ARTICLES)
+    for row in (*gdpr, *pipl, *nist):
+        assert list(row) == ["article", "asks", "evidence", "controller"]
+        assert all(row.values())
+    assert " ".join(row["article"].split()[0] for row in gdpr) == (
+        "17(1) 17(2) 17(3) 30(1)(a) 30(1)(b) 30(1)(c) 30(1)(d), 30(1)(f) 30(1)(g) 35(1), 35(2),"
+        " 35(7)(a) 35(7)(b) 35(7)(c) 35(7)(d) 35(11)"
+    )
+    assert " ".join(row["article"].split()[0] for row in pipl) == (
+        "47 55(1) 55(2) 55(3) 55(4) 55(5) 56(1) 56(2) 56(3) 56"
+    )
+    assert ", ".join(row["article"] for row in nist) == (
         "Privacy parameter ε, Variant and δ, Unit of privacy, Bounded or unbounded, Composition, "
         "Mixing with other releases, Algorithm, Utility, Bias, Query model, Trust model, "
         "Mechanism implementation, Side channels, Data security and access control, "
         "Data collection exposure"
     )
-    numbers = [re.match(r"5[56](\(\d\))?", asks) for asks in pipl]
-    found = " ".join(number[0] for number in numbers if number)
-    assert found == "55(1) 55(2) 55(3) 55(4) 55(5) 56(1) 56(2) 56(3) 56"
-    assert "contract & consent" in pipl["56(1) purpose and manner lawful, legitimate and necessary"]
+    assert "by mail, two weeks" in gdpr[0]["controller"]
+    assert "contract & consent" in pipl[6]["controller"]
     # What only people can state is never made up.
     assert report["statement"]["sensitive"] == "to be stated by the controller"
     assert set(report["statement"]) == set(Statement.model_fields)
+    assert "no legal advice" in page_of(spent)
+
+
+def test_every_statement_has_a_row_that_it_belongs_to(spent: PlatformConfig) -> None:
+    report = told(spent, statement={name: f"<{name}>" for name in Statement.model_fields})
+    rows = " ".join(row["controller"] for table in ARTICLES for row in report[table])
+    assert [name for name in Statement.model_fields if f"<{name}>" not in rows] == []
+
+
+def test_the_plain_sentence_is_the_definition_and_its_numbers_are_never_too_low(
+    spent: PlatformConfig, tmp_path: Path
+) -> None:
+    report = told(spent)
+    epsilon_spent, delta = report["budget"]["spent"], report["budget"]["delta"]
+    sentence = report["in_plain_words"]
+    (factor,) = map(float, re.findall(r"e\^ε = ([\d.e+]+) times", sentence))
+    assert math.exp(epsilon_spent) <= factor <= math.exp(epsilon_spent) * 1.01
+    assert "plus at most δ = 1e-06, and the same holds with the two exchanged." in sentence
+    (caught,) = map(float, re.findall(r"at most ([\d.]+) in 100 who were", sentence))
+    assert detected(0.01, epsilon_spent, delta) <= caught / 100
+    assert "e^ε = 20.1 times" in report["in_plain_words_once_the_budget_is_spent"]
+    assert html.unescape(page_of(spent)).count(sentence) >= 2
+    (tmp_path / "new").mkdir()
+    nothing = told(config_of(tmp_path / "new"))
+    assert nothing["in_plain_words"].startswith("Nothing has left this platform yet")
+    assert told(config_of(tmp_path, UNPROTECTED))["in_plain_words"] == "No promise is made."
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_no_test_for_one_shopper_is_better_than_the_example_says(sigma: float) -> None:
+    # Of two Gaussians one apart, the best test at α has power Φ(Φ⁻¹(α) + 1/σ) (Neyman & Pearson).
+    normal, delta = NormalDist(), 1e-5
+    within = epsilon([Charge(noise_multiplier=sigma)], delta)
+    for alpha in (1e-6, 1e-3, 0.01, 0.2, 0.7, 0.999):
+        best = normal.cdf(normal.inv_cdf(alpha) + 1 / sigma)
+        assert best <= detected(alpha, within, delta) <= 1
+    assert detected(0.01, 0.0, 0.0) == 0.01
+    assert detected(0.01, math.inf, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(("delta", "warned"), [(1e-6, False), (1e-5, False), (1.1e-5, True)])
+def test_a_delta_above_a_hundred_thousandth_is_warned_of_and_the_claim_stays(
+    delta: float, warned: bool, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, PLAN.replace("1e-6", repr(delta)))
+    spend(config, rounds=1)
+    report = told(config)
+    assert ("LARGE δ" in " ".join(report["warnings"])) == warned
+    assert ('<p class="banner">LARGE δ' in page_of(config)) == warned
+    assert report["status"] == "protected"
+
+
+def test_erasures_stand_in_the_report_and_an_open_one_is_named(spent: PlatformConfig) -> None:
+    assert "No erasure has been recorded" in told(spent)[ARTICLES[0]][0]["evidence"]
+    held = {"records": 3, "shoppers": 7, "last": "2026-06-30T00:00:00Z", "not_complete": [3]}
+    report = told(spent, erasures=held)
+    assert report["erasures"] == held
+    for table in ARTICLES[:2]:
+        evidence = report[table][0]["evidence"]
+        assert "3 signed records of erasures, 7 shoppers" in evidence
+        assert "NOT complete: record 3" in evidence
+
+
+def test_the_template_asks_for_every_statement_and_its_blanks_state_nothing(
+    spent: PlatformConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "statement.toml"
+    path.write_text(template())
+    blank = read_toml(path, Statement)
+    assert set(tomllib.loads(template())) == set(Statement.model_fields)
+    report = told(spent, statement=blank.model_dump())
+    assert set(report["statement"].values()) == {"to be stated by the controller"}
+    head, _, rest = template().partition("controller = '''\n" + BLANK)
+    path.write_text(f"{head}controller = '''\nBoutique Ltd,\n'Quay' 1{rest}")
+    report = told(spent, statement=read_toml(path, Statement).model_dump())
+    assert report["statement"]["controller"] == "Boutique Ltd, 'Quay' 1"
+    with pytest.raises(ConfigError, match=r"officer still has a blank, \[FILL IN\]"):
+        told(spent, statement={"officer": f"Ada {BLANK}"})
 
 
 @pytest.mark.parametrize("privacy", [PLAN, UNPROTECTED])
