@@ -38,6 +38,8 @@ from shared.tables.config import load_platform
 from shared.tables.table import read_platform
 from shared.text import unknown_tokens
 
+LARGEST_AUDIT = 64 * 2**20  # bytes of an audit.json
+
 cli = typer.Typer(
     name="atoll-client",
     help="A platform's side: its rows, its budget, its recommendations. Rows never leave it.",
@@ -204,9 +206,6 @@ def report_command(
     written = report.write(config, out, told=told)
     for path in (written, written.with_suffix(".html")):
         terminal.console.print(str(path), highlight=False, soft_wrap=True)
-
-
-LARGEST_AUDIT = 64 * 2**20  # bytes of an audit.json
 
 
 def write_template(path: Path) -> None:

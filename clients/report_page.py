@@ -16,6 +16,7 @@ from typing import Any
 
 from clients.plain_sentence import plain_sentence
 from clients.report_articles import NO_ADVICE, articles
+from shared.plan import large_delta
 
 Facts = Mapping[str, Any]
 EPSILONS = ("spent", "reserved", "set_aside")  # of the budget; shown rounded up
