@@ -187,7 +187,7 @@ def _releases(request: Request) -> dict[str, Any]:
         return {"explanation": f"The Ledger cannot be read, so they are not listed: {fault}"}
     released = [entry for entry in held if (entry.kind, entry.dataset) == ("release", dataset)]
     others = [entry for entry in held if entry.kind == "release" and entry.dataset != dataset]
-    balance = balance_of(held, dataset=dataset, plan=plan)
+    balance = balance_of(held, policy=policy)
     simulated = any(entry.noise == "simulated" for entry in released)
     bound = (
         "The noise was SIMULATED, so nobody is protected."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -127,7 +128,7 @@ def _audit_entry(case: bytes) -> None:
         return
     fields.pop("hash", None)
     try:
-        line = canonical({**fields, "hash": audit_log.sha256(canonical(fields)).hexdigest()})
+        line = canonical({**fields, "hash": hashlib.sha256(canonical(fields)).hexdigest()})
     except (ValueError, RecursionError):
         return
     _audit_log(line + b"\n")
@@ -195,7 +196,7 @@ def _privacy_report(case: bytes) -> None:
 
 def _signed_report(facts: dict[str, Any]) -> None:
     try:
-        made = report._rendered(report.sign(facts, signing_key()))
+        made = report.rendered(report.sign(facts, signing_key()))
     except (ValueError, RecursionError):
         return
     report.verify(stored("signed.json", made))
@@ -207,7 +208,7 @@ def _facts() -> dict[str, Any]:
 
 
 def _report_seeds() -> Sequence[bytes]:
-    return [report._rendered(report.sign(_facts(), signing_key())), document(_facts())]
+    return [report.rendered(report.sign(_facts(), signing_key())), document(_facts())]
 
 
 def _audit_json(case: bytes) -> None:

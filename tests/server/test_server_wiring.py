@@ -61,13 +61,15 @@ def test_a_run_signs_its_requests_with_the_coordinators_key_and_writes_down_its_
         @contextmanager
         def run(self, _bundle: object, config: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
             configs.append(config)
-            yield None, SimpleNamespace(run_id=7)
+            yield SimpleNamespace(), SimpleNamespace(run_id=7)
 
     audit = AuditLog(home.path / "audit.jsonl")
     monkeypatch.setattr(up, "current", lambda _home: BUNDLE)
     monkeypatch.setattr(up, "server_app", lambda _grid, _context: None)
-    health = Health(role="server", state="starting", round=-1)
-    up.run(home, Link(), Runs(audit), health)  # type: ignore[arg-type]
+    health = Health(role="server", state="starting", round=None)
+    guard = up.guard_of(home, audit, health)
+    guard.shown.update("abcd")  # they have shown what they hold of the coordinator's log
+    up.run(home, Link(), Runs(audit), health, guard)  # type: ignore[arg-type]
     (config,) = configs
     assert config["signing"] == str(home.path / "signing.key")
     (entry,) = entries(audit.path)
