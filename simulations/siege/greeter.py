@@ -1,4 +1,4 @@
-"""How long a Hello takes: greeter.py ADDRESS CA SECONDS prints the seconds of one each second.
+"""How long a Hello takes: greeter.py ADDRESS CA SECONDS tells the seconds of one each second.
 
 A process of its own, since the attacker's is busy.
 """
@@ -17,14 +17,14 @@ LOST = 20.0  # seconds that one without an answer counts as
 
 
 def main() -> None:
-    """Greet, and print."""
+    """Greet, and tell on standard output."""
     address, ca, seconds = sys.argv[1:]
     roots, took = Path(ca).read_bytes(), list[float]()
     until = time.monotonic() + float(seconds)
     while time.monotonic() < until:
         took.append(greeted(address, roots))
         time.sleep(max(0.0, 1.0 - took[-1]))
-    print(json.dumps(took))
+    sys.stdout.write(json.dumps(took))
 
 
 def greeted(address: str, roots: bytes) -> float:
