@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from simulations.siege import operators
 from simulations.siege.rows import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (*operators.ROWS,)
 
 
 def row_of(name: str) -> Row:
