@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from simulations.siege import members, outsiders
+from simulations.siege import members, operators, outsiders
 from simulations.siege.rows import Row
 
-ROWS: tuple[Row, ...] = (*outsiders.ROWS, *members.ROWS)
+ROWS: tuple[Row, ...] = (*outsiders.ROWS, *members.ROWS, *operators.ROWS)
 
 
 def row_of(name: str) -> Row:

@@ -73,7 +73,10 @@ def test_a_platform_that_has_spent_nothing_has_all_of_its_budget(typed: Typed, s
 
 
 def test_a_report_is_written_signed_and_verified(typed: Typed, shop: Path, tmp_path: Path) -> None:
-    note(spend(shop, 1), "train", PlanError("the server asks for clip 9", todo="ask for less"))
+    policy = spend(shop, 1)
+    policy.refused.touch(mode=0o644)  # as an older version made it
+    note(policy, "train", PlanError("the server asks for clip 9", todo="ask for less"))
+    assert policy.refused.stat().st_mode & 0o777 == 0o600
     code, out, _ = typed(main, "report", "-p", shop, "--out", tmp_path / "report")
     written, page = map(Path, out.split())
     assert (code, written.suffix, page.suffix) == (0, ".json", ".html")

@@ -168,3 +168,59 @@ def test_new_certificates_are_taken_up_by_a_new_connection(
         assert len(ask(grid)) == 1
     told = [entry.event for entry in entries(tmp_path / "audit.jsonl")]
     assert told.count("connected") == 2
+
+
+APP = b"""
+import time
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+@app.query("hello")
+def hello(message, context):
+    wait = Path(context.node_config["platform"])
+    while wait.exists():
+        time.sleep(0.02)
+    return Message(RecordDict({"told": ConfigRecord({"answer": 1})}), reply_to=message)
+"""
+
+
+def test_a_bundle_that_is_rejected_while_it_answers_sends_nothing(
+    lagoon: Lagoon, node: SuperNode, tmp_path: Path
+) -> None:
+    files = {PROJECT: b"[project]\n", "clients/__init__.py": b"", "clients/app.py": APP}
+    content = pack(files)
+    bundle = Bundle(content, hashlib.sha256(content).hexdigest(), "1")
+    node.config["platform"] = str(tmp_path / "wait")
+    node.approvals.offered(content, claimed=bundle.digest)
+    node.approvals.approve(bundle.digest)
+    says(node, connected)
+    with lagoon.link.run(bundle, {}) as (grid, _context), ThreadPoolExecutor(1) as pool:
+        (reply,) = ask(grid, kind="query.hello")
+        assert not reply.has_error()  # its worker is warm
+        (tmp_path / "wait").touch()
+        asking = pool.submit(ask, grid, kind="query.hello")
+        says(node, lambda state: state.startswith("answering"))
+        node.approvals.reject(bundle.digest)
+        (reply,) = asking.result(60)
+    assert reply.error.code == Refusal.UNAPPROVED
+    says(node, lambda state: state.startswith("connected; refused"))
+    assert "has not approved this code" in str(node.health.told()["state"])
+    told = [entry.event for entry in entries(tmp_path / "audit.jsonl")]
+    assert told.count("worker ended") == 1
+
+
+def test_an_approvals_file_that_cannot_be_read_lets_nothing_run_and_ends_no_connection(
+    lagoon: Lagoon, node: SuperNode
+) -> None:
+    node.approvals.offered(CONTENT, claimed=OFFERED.digest)
+    node.approvals.approve(OFFERED.digest)
+    (node.approvals.folder / f"{OFFERED.digest}.json").write_text("{")
+    says(node, connected)
+    with lagoon.link.run(OFFERED, {}) as (grid, _context):
+        (reply,) = ask(grid)
+    assert reply.error.code == Refusal.UNAPPROVED
+    assert node.health.told()["ready"] is True

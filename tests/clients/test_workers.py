@@ -57,12 +57,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     running = []
 
-    def make(content: bytes, *, approve: bool = True) -> Worker:
+    def make(
+        content: bytes, *, approve: bool = True, revoked: Callable[[], None] = lambda: None
+    ) -> Worker:
         approvals = Approvals(tmp_path / "approvals")
         digest = approvals.offered(content, claimed=hashlib.sha256(content).hexdigest())
         if approve:
             approvals.approve(digest)
-        running.append(Worker(approvals, digest, scratch=tmp_path / "running"))
+        scratch = tmp_path / "running"
+        running.append(Worker(approvals, digest, scratch=scratch, revoked=revoked))
         return running[-1]
 
     yield make
@@ -141,6 +144,80 @@ def test_nothing_of_the_daemon_s_environment_is_passed_on_but_a_list(
     assert "OMP_NUM_THREADS" in found["names"]  # type: ignore[operator]
     assert "PYTHONPATH" not in found["names"]  # type: ignore[operator]
     assert found["alone"] == 1  # neither a user's packages nor a folder of ours is looked into
+
+
+@pytest.mark.parametrize("how", ["rejected", "unreadable", "removed", "bytes gone"])
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_bundle_that_may_not_run_any_more_ends_its_worker_at_once(
+    start: Start, tmp_path: Path, how: str, busy: bool
+) -> None:
+    told_so = threading.Event()
+    begun = tmp_path / "begun"
+    content = bundle(f"{{'pid': open({str(begun)!r}, 'w').write('x') and time.sleep(60)}}")
+    worker = start(content, revoked=told_so.set)
+    asked: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            ask(worker)
+        except BundleError as fault:
+            asked.append(fault)
+
+    thread = threading.Thread(target=work)
+    if busy:
+        thread.start()
+        while not begun.exists():
+            time.sleep(0.02)
+    approvals = Approvals(tmp_path / "approvals")
+    decision = approvals.folder / f"{worker.digest}.json"
+    if how == "rejected":
+        approvals.reject(worker.digest)
+    elif how == "unreadable":
+        decision.write_text("[" * 100_000)
+    elif how == "removed":
+        decision.unlink()
+    else:
+        decision.with_suffix(".fab").unlink()
+    assert told_so.wait(20.0)
+    assert not worker.alive
+    if busy:
+        thread.join(20.0)
+        assert [type(fault) for fault in asked] == [BundleError]
+
+
+def test_a_worker_is_ended_as_it_starts_too(start: Start, tmp_path: Path) -> None:
+    slow = pack(
+        {
+            PROJECT: PROJECT_TEXT,
+            "clients/__init__.py": b"",
+            "clients/app.py": b"import time\ntime.sleep(60)\n",
+        }
+    )
+    approvals = Approvals(tmp_path / "approvals")
+    digest = hashlib.sha256(slow).hexdigest()
+
+    def reject() -> None:
+        while not list((tmp_path / "running").glob("*/bundle/clients/app.py")):
+            time.sleep(0.02)
+        approvals.reject(digest)
+
+    threading.Thread(target=reject, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(BundleError, match="does not start"):
+        start(slow)
+    assert time.monotonic() - began < 40
+
+
+def test_what_a_worker_started_is_ended_with_it(start: Start, tmp_path: Path) -> None:
+    child = "__import__('subprocess').Popen(['sleep', '60']).pid"
+    worker = start(bundle(f"{{'child': {child}}}"))
+    process = int(told(worker)["child"])  # type: ignore[arg-type]
+    assert state(process) != "Z"
+    Approvals(tmp_path / "approvals").reject(worker.digest)
+    until = time.monotonic() + 20
+    while state(process) != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_its_copy_of_the_code_is_gone_when_it_is(start: Start, tmp_path: Path) -> None:

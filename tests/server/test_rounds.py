@@ -246,9 +246,33 @@ def test_a_platform_of_another_backbone_or_task_cannot_take_part(
 
 def test_a_federation_below_its_quorum_does_not_start(registry: Registry) -> None:
     nodes = Islands(Island("a"), Island("b", backbone="other"))
-    with pytest.raises(RoundError, match="1 of 2 can take part, quorum is 2"):
+    with pytest.raises(RoundError, match=r"1 of 2 can take part, quorum is 2 \(b .*has backbone"):
         run(nodes, registry, quorum=2)
     assert registry.rounds() == []
+
+
+def test_each_round_says_where_the_run_is_and_whether_it_goes_on(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spent(adapter: Adapter, round_: int) -> list[Reply]:
+        return moving(1, 1)(adapter, round_) if round_ == 1 else [wire.refused(101)]
+
+    caplog.set_level(logging.INFO)
+    nodes = Islands(Island("a", spent), Island("b", spent))
+    with pytest.raises(RoundError, match=r"2 rounds in a row .*a, b: .* budget is exhausted"):
+        run(nodes, registry, quorum=2, rounds=9, patience=2)
+    states = [
+        (it.state, it.goes_on)  # type: ignore[attr-defined]
+        for it in caplog.records
+        if hasattr(it, "goes_on")
+    ]
+    why = "(a, b: the platform's privacy budget is exhausted)"
+    assert states == [
+        ("running: 2 platforms take part", True),
+        ("running: round 1 of 9 is recorded", True),
+        (f"nobody can take part: 0 of 2 updates in round 2 {why}", False),
+        (f"nobody can take part: 0 of 2 updates in round 3 {why}", False),
+    ]
 
 
 def test_a_cohort_too_small_for_the_quorum_does_not_start(registry: Registry) -> None:

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from shared.doctor import port as check_port
 from shared.errors import ConfigError
 from shared.health import Health, served
 
@@ -30,6 +31,20 @@ def test_it_is_live_at_once_and_ready_when_it_says_so() -> None:
         assert (status, told["state"], told["role"]) == (200, "connected", "client")
         health.say(ready=False)
         assert asked(port, "/ready")[0] == 503
+
+
+def test_what_init_and_doctor_take_for_an_address_is_served() -> None:
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        with served(f"{host}:0", Health()) as port:
+            address = f"http://{host}:{port}/live"
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                assert answer.status == 200
+        assert check_port("health", f"{host}:0", ours=False).ok
+
+
+def test_a_number_that_is_not_known_yet_is_null() -> None:
+    with served("127.0.0.1:0", Health(round=None)) as port:
+        assert asked(port, "/ready")[1]["round"] is None
 
 
 def test_nothing_else_is_served() -> None:
