@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from server.registry import Registry
 from shared import terminal
 from shared.errors import ConfigError
+from shared.terminal import encodable
 from simulations import audit
 from simulations.benchmarks import commands as bench
 from simulations.federations import federate
@@ -38,6 +39,8 @@ from simulations.seeds import rows, run_seeds
 from simulations.strategies.command import strategies
 from simulations.worlds.embedded import generate, write
 from simulations.worlds.specs import default_world, source_world
+
+NAMES = 14  # characters of a platform's name that stand before its rows
 
 cli = typer.Typer(
     name="atoll-sim",
@@ -144,7 +147,7 @@ def _compare_once(
     if as_json:
         typer.echo(json.dumps(summary(metrics)))
         return
-    terminal.console.print(terminal_table(metrics))
+    terminal.console.print(terminal_table(metrics, width=terminal.console.width))
     place = f"Each platform's file is in {folder / 'platforms'}"
     if any((folder / "adapters").glob("*.safetensors")):
         place += f", its adapter in {folder / 'adapters'}"
@@ -177,14 +180,23 @@ def _compare_seeds(
         typer.echo(json.dumps(found))
         return
     terminal.console.print(chosen.title, highlight=False, markup=False, soft_wrap=True)
-    for name, scorer, hits, gain, over, interval, p in rows(found):
-        terminal.console.print(
-            f"{name:<14} {scorer:<14} {hits}  {gain}  {over:>9}  {interval:>20}  {p}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    for line in seed_lines(rows(found)):
+        terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
     terminal.console.print(str((folder / "seeds.html").resolve()), highlight=False, soft_wrap=True)
+
+
+def seed_lines(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows of `seeds.rows` for people: a platform's name before each, or above all if long."""
+    scorers = max((len(encodable(row[1])) for row in table), default=0)
+    beside = all(len(row[0]) <= NAMES for row in table)
+    last = None
+    for name, scorer, hits, gain, over, interval, p in table:
+        if not beside and name != last:
+            yield name
+        last = name
+        start = f"{name:<{NAMES}}" if beside else " "
+        scorer = f"{encodable(scorer):<{max(scorers, NAMES)}}"
+        yield f"{start} {scorer} {hits}  {gain}  {over:>9}  {interval:>20}  {p}"
 
 
 def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,6 +180,13 @@ def verdict(platform: Mapping[str, Any]) -> Verdict:
     )
 
 
+def trained_alone(metrics: Mapping[str, Any]) -> bool:
+    """Whether the run had one platform, which was trained without a federation."""
+    platforms = list(metrics["platforms"].values())
+    scorers = platforms[0]["scorers"] if len(platforms) == 1 else {}
+    return "local" in scorers and "federated" not in scorers
+
+
 def headline(metrics: Mapping[str, Any]) -> str:
     """In plain words: on how many platforms sharing helped or hurt, and which it hurt."""
     told = {name: verdict(platform) for name, platform in metrics["platforms"].items()}
@@ -187,6 +194,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
         [name for name, it in told.items() if it.verdict == kind] for kind in VERDICTS
     )
     total = len(helped) + len(hurt) + len(unclear)
+    if trained_alone(metrics):
+        return "One platform: it was trained alone, and nothing was federated."
     if not total:
         return "This run did not compare federated with local training."
     named = f" ({'; '.join(f'{name}, {told[name].relative}' for name in hurt)})" if hurt else ""

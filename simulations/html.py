@@ -15,6 +15,7 @@ CLOSED = (
     "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
     '<link rel="icon" href="data:,">'
 )
+LONG = 18  # characters of a name that needs no break
 UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 
 
@@ -59,7 +60,7 @@ def table(
     """A table in its own scrolling box; cells and caption are HTML, `words` are set to the left."""
     kinds = [' class="text"' if name in words else "" for name in columns]
     head = "".join(
-        f'<th scope="col"{kind}>{text(name)}</th>'
+        f'<th scope="col"{kind}>{heading(name)}</th>'
         for name, kind in zip(columns, kinds, strict=True)
     )
     lines = []
@@ -72,6 +73,26 @@ def table(
         f"{box}\n<table{kind}>\n<caption><span>{caption}</span></caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
+
+
+def heading(name: str) -> str:
+    """A column's heading as HTML; a long one, as a platform's name may be, may break."""
+    if len(name) <= LONG:
+        return text(name)
+    return f'<span class="long">{breakable(name)}</span>'
+
+
+def breakable(name: str) -> str:
+    """A name as HTML that may break after an underscore; after a dash it may anyway."""
+    return text(name).replace("_", "_<wbr>")
+
+
+def shortened(name: str, most: int = LONG) -> str:
+    """A name for a place in a drawing, the middle of a long one left out."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
 
 
 def listing(facts: Mapping[str, str]) -> str:

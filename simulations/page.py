@@ -29,10 +29,11 @@ from simulations.findings import (
     scorer_rows,
     scorers,
     size,
+    trained_alone,
     validated,
     verdict,
 )
-from simulations.html import UNITS, bytes_told, document, listing, panels, table, text
+from simulations.html import UNITS, breakable, bytes_told, document, listing, panels, table, text
 from simulations.plots import (
     cost_by_round,
     gain_by_length,
@@ -42,7 +43,8 @@ from simulations.plots import (
 )
 
 _SCORERS = {
-    "popularity": "items by how many of this platform's shoppers took them; the same for everyone",
+    "popularity": "items by how many of this platform's events are of them, repeats counted too; "
+    "the same for everyone",
     "tfidf": "likeness of item texts, by their words",
     "prior": "the frozen Backbone, untrained: likeness of item texts, by their meaning",
     "memory": "the prior and what this platform's own rows say of its items; no Adapter is trained",
@@ -69,7 +71,7 @@ def render_html(metrics: Mapping[str, Any]) -> str:
     body = [
         f'<p class="kicker">{text(run)}</p>\n<h1>{title}</h1>',
         f'<p class="lead">{text(headline(metrics))}</p>',
-        _summary(metrics),
+        "" if trained_alone(metrics) else _summary(metrics),
         f"<p>{text(negative_transfer(metrics)).replace(*_STRESSED)}</p>",
         *_figures(metrics),
         *_privacy(metrics),
@@ -103,7 +105,7 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         scores = [figure(ndcg(platform, scorer)) for scorer in ("local", "federated")]
         coloured = f'<span class="{colour}">{sign} {text(told.verdict)}</span>'
         change = (text(told.relative), mark, *scores, told.difference, told.ci95, text(told.p))
-        rows.append((text(name), coloured, *change, f"{platform['shoppers']:,}"))
+        rows.append((breakable(name), coloured, *change, f"{platform['shoppers']:,}"))
     caption = (
         "<b>Federated against local training</b>, NDCG@10 of each shopper's last item. The marks "
         "show the change and its 95 % interval; the upright line is no change. A verdict goes by "

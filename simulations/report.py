@@ -16,9 +16,10 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
-from rich.text import Text
 
 from shared.errors import ConfigError
+from shared.terminal import cell
+from simulations.columns import fit
 from simulations.findings import (
     COLUMNS,
     NONE,
@@ -31,6 +32,7 @@ from simulations.findings import (
     scorer_rows,
     scorers,
     size,
+    trained_alone,
     verdict,
 )
 from simulations.page import render_html
@@ -38,7 +40,8 @@ from simulations.page import render_html
 __all__ = ["render_html", "table_markdown", "terminal_table", "write_report"]
 
 _STYLES = {"gain": "green", "loss": "bold red"}
-_BAND = 5  # platforms side by side in a terminal of 80 columns
+_LABELS = 16  # characters of the column of scorers, at most
+_ROOMY = 13  # of a platform's column, at most, where its name is shorter
 
 
 def table_markdown(metrics: Mapping[str, Any]) -> str:
@@ -66,42 +69,51 @@ def table_markdown(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, _plain(negative_transfer(metrics)), PROTOCOL]) + "\n"
 
 
-def terminal_table(metrics: Mapping[str, Any]) -> Table:
-    """NDCG@10 by scorer and platform, with the change from local to federated, for 80 columns.
+def terminal_table(metrics: Mapping[str, Any], *, width: int = 80) -> Table:
+    """NDCG@10 by scorer and platform, with the change from local to federated.
 
-    More than five platforms stand in bands, one under the other.
+    Platforms that do not fit side by side stand in bands, one under the other.
+
+    Args:
+        metrics: as of metrics.json.
+        width: of the terminal, in characters.
     """
     platforms = list(metrics["platforms"].items())
-    bands = max(1, math.ceil(len(platforms) / _BAND))
-    width = max(1, math.ceil(len(platforms) / bands))
+    columns = fit([name for name, _ in platforms], available=width - _LABELS)
     table = Table(
-        title=Text(f"{metrics['title']}: NDCG@10"),
-        caption=Text(headline(metrics)),
+        title=cell(f"{metrics['title']}: NDCG@10"),
+        caption=cell(headline(metrics)),
         show_header=False,
         box=SIMPLE,
         pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column(min_width=12, max_width=16)
-    for _ in range(width):
-        table.add_column(justify="right", overflow="fold", min_width=10, max_width=13)
-    for start in range(0, len(platforms), width):
-        names, band = zip(*platforms[start : start + width], strict=True)
-        table.add_row("", *(Text(name, "bold") for name in names), end_section=True)
+    table.add_column(min_width=12, max_width=_LABELS)
+    for _ in range(columns.side_by_side):
+        table.add_column(
+            justify="right",
+            overflow="fold",
+            min_width=columns.width,
+            max_width=max(columns.width, _ROOMY),
+        )
+    for some in columns.bands(platforms):
+        names, band = zip(*some, strict=True)
+        table.add_row("", *(cell(columns.folded(name), "bold") for name in names), end_section=True)
         known = [{row[0][0]: row[3] for row in scorer_rows(metrics, it)} for it in band]
         for scorer in scorers(metrics, band):
             cells = [rows.get(scorer, (NONE, False)) for rows in known]
             table.add_row(
-                Text(re.sub(r"^\w+ ε", "  under ε", scorer)),
-                *(Text(text, "bold" if best else "") for text, best in cells),
+                cell(re.sub(r"^\w+ ε", "  under ε", scorer)),
+                *(cell(text, "bold" if best else "") for text, best in cells),
             )
         table.add_section()
         told = [verdict(it) for it in band]
         styles = [_STYLES.get(it.verdict, "") for it in told]
         changes = [(it.relative, it.verdict) for it in told]
-        for label, row in zip(("sharing", ""), zip(*changes, strict=True), strict=True):
-            table.add_row(label, *(Text(*cell) for cell in zip(row, styles, strict=True)))
+        labels = () if trained_alone(metrics) else ("sharing", "")
+        for label, row in zip(labels, zip(*changes, strict=True), strict=False):
+            table.add_row(label, *(cell(*it) for it in zip(row, styles, strict=True)))
         table.add_section()
     return table
 

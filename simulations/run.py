@@ -56,10 +56,11 @@ def check_start(scenario: Scenario, out: Path, *, engine: Engine, resume: bool) 
     """
     platforms = len(scenario.names)
     if scenario.federation.quorum > platforms:
+        count = f"{platforms} platform{'' if platforms == 1 else 's'}"
         raise ConfigError(
-            f"quorum {scenario.federation.quorum} cannot be met by {platforms} platforms",
+            f"quorum {scenario.federation.quorum} cannot be met by {count}",
             where=scenario.name,
-            todo="lower quorum",
+            todo="lower quorum" if platforms > 1 else "train it alone with atoll-sim compare",
         )
     if resume and not Registry(out).rounds():
         raise ConfigError("holds no rounds to resume", where=out, todo="leave --resume out")
@@ -71,6 +72,21 @@ def check_start(scenario: Scenario, out: Path, *, engine: Engine, resume: bool) 
                 where=scenario.name,
                 todo="use --engine in-process, or leave [[faults]] out",
             )
+
+
+def check_alone(scenario: Scenario, *, resume: bool) -> None:
+    """Say that one platform federates with nobody.
+
+    Raises:
+        ConfigError: there are no rounds that could be resumed.
+    """
+    if resume:
+        raise ConfigError(
+            "has one platform, so there are no rounds to resume",
+            where=scenario.name,
+            todo="leave --resume out",
+        )
+    log.info("%s has one platform: nothing is federated, it is trained alone", scenario.name)
 
 
 def clear(out: Path) -> None:
@@ -95,6 +111,8 @@ def full_comparison(
 ) -> dict[str, Any]:
     """Prepare, federate, compare, and write metrics.json, table.md, report.html and adapters.
 
+    A scenario of one platform is compared without a federation: it is trained alone.
+
     Args:
         scenario: what to run.
         out: folder of this run; rounds recorded there are forgotten unless resumed.
@@ -108,7 +126,10 @@ def full_comparison(
     Returns:
         What metrics.json holds.
     """
-    if not untrained or scenario.sums is not None:
+    alone = len(scenario.names) == 1
+    if alone:
+        check_alone(scenario, resume=resume)
+    elif not untrained or scenario.sums is not None:
         check_start(scenario, out, engine=engine, resume=resume)
     began, started = time.monotonic(), datetime.now(UTC)
     seed = scenario.federation.seed
@@ -124,8 +145,13 @@ def full_comparison(
     if not resume:
         clear(out)
     kept: dict[str, Kept] = {}
-    if untrained and scenario.sums is None:
+    if untrained and (alone or scenario.sums is None):
         found = compare_untrained(scenario, ready.platforms, seed=seed, progress=progress)
+    elif alone:
+        with one_core_each():
+            found, kept = compare(
+                scenario, ready.platforms, None, seed=seed, threads=threads, progress=progress
+            )
     else:
         how: dict[str, Any] = {"engine": engine, "threads": threads, "resume": resume}
         sums = sum_up(scenario, ready, out, **how)
@@ -169,6 +195,7 @@ def full_comparison(
     }
     adapters = made_folder(out / "adapters")
     for name, state in kept.items():
-        save_adapter(state.adapter, adapters / f"{name}.safetensors")
+        # What one platform trained alone, on bare rows, is not for others to read.
+        save_adapter(state.adapter, adapters / f"{name}.safetensors", private=alone)
     write_report(metrics, out)
     return metrics

@@ -23,6 +23,7 @@ from simulations.options import CACHE, THREADS, AsJson, Cache, Data, Named, Out,
 from simulations.prepare import Ready, prepare
 from simulations.run import with_seed
 from simulations.scenario import Scenario, find_scenario, load_scenario
+from simulations.seeds import release_memory
 from simulations.strategies import telling
 from simulations.strategies.comparison import Sitting, sit, together
 from simulations.strategies.every import STRATEGIES, chosen
@@ -68,7 +69,7 @@ def strategies(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    terminal.console.print(telling.terminal_table(found))
+    terminal.console.print(telling.terminal_table(found, width=terminal.console.width))
     if left := left_out(chosen):
         terminal.console.print(left, highlight=False, markup=False, soft_wrap=True)
     for line in (telling.foretold(found), *found["transfer"]["warnings"]):
@@ -111,12 +112,11 @@ def run_strategies(
     sittings: list[Sitting] = []
     first = scenario.federation.seed
     for seed in range(first, first + seeds):
-        seeded = with_seed(scenario, seed)
-        place = out / f"seed-{seed}"
-        ready = prepare(seeded, place, cache=cache, seed=seed, progress=progress)
-        with one_core_each():
-            meeting = met(seeded, ready, threads=threads, progress=progress)
-            sittings.append(sit(meeting, names))
+        release_memory()  # what the seed before has left
+        seeded, place = with_seed(scenario, seed), out / f"seed-{seed}"
+        sittings.append(
+            sitting(seeded, place, names, cache=cache, threads=threads, progress=progress)
+        )
     found = {
         "format": 1,
         "scenario": scenario.name,
@@ -135,6 +135,21 @@ def run_strategies(
         with replacing(made_folder(out) / name) as part:
             part.write_text(text, encoding="utf-8")
     return found
+
+
+def sitting(
+    scenario: Scenario,
+    out: Path,
+    names: Sequence[str],
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress,
+) -> Sitting:
+    """One seed, of which figures alone remain."""
+    ready = prepare(scenario, out, cache=cache, seed=scenario.federation.seed, progress=progress)
+    with one_core_each():
+        return sit(met(scenario, ready, threads=threads, progress=progress), names)
 
 
 def left_out(scenario: Scenario) -> str:

@@ -24,6 +24,9 @@ from simulations.strategies.meeting import Meeting
 from simulations.transfer_score import EPSILON, Score, scores
 
 CHOSEN = "chosen"  # by validation, among those that a platform can have
+# Points of a rank correlation, at least: of four even a perfect order is by chance one time in
+# twelve (two-sided, 2/4!), of five one time in sixty. Seeds of two platforms are two heaps.
+FEWEST, FEWEST_PLATFORMS = 5, 3
 CHOICE = "of these, the one that is best on own validation"
 
 
@@ -181,7 +184,8 @@ def correct(platforms: Mapping[str, Any]) -> None:
 def foreseen(platforms: Mapping[str, Any]) -> dict[str, Any]:
     """How well the score ranked the gains, over platforms and seeds; None where it cannot be told.
 
-    The coefficient is Spearman's. No p: platforms of one seed are scored against one another.
+    The coefficient is Spearman's, of FEWEST points and FEWEST_PLATFORMS platforms or more. No p:
+    platforms of one seed are scored against one another.
     """
     points = [
         it for platform in platforms.values() for it in platform["scores"] if it["gain"] is not None
@@ -190,7 +194,8 @@ def foreseen(platforms: Mapping[str, Any]) -> dict[str, Any]:
     def agreement(key: str) -> float | None:
         told = [it[key] for it in points if it[key] is not None]
         came = [it["gain"] for it in points if it[key] is not None]
-        if len(set(told)) < 2 or len(set(came)) < 2:
+        few = len(told) < FEWEST or len(platforms) < FEWEST_PLATFORMS
+        if few or len(set(told)) < 2 or len(set(came)) < 2:
             return None
         return float(stats.spearmanr(told, came).statistic)
 

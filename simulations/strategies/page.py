@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from simulations.findings import figure, interval, percent, span
-from simulations.html import document, listing, panels, table, text
+from simulations.html import breakable, document, listing, panels, shortened, table, text
 from simulations.plots import INK, MUTED, OWN, PAPER, SHARED, panel
 from simulations.strategies.telling import MARKS, foretold, headline, mean_of
 
@@ -107,7 +107,7 @@ def _scores(found: Mapping[str, Any]) -> str:
             told = f'<span class="{colour}">{text(it["verdict"])}</span>'
             rows.append(
                 (
-                    text(name),
+                    breakable(name),
                     str(it["seed"]),
                     told,
                     figure(it["nearness"], "+.2f"),
@@ -149,7 +149,7 @@ def _scatter(platforms: Mapping[str, Any]) -> str:
             spot = mean_of(platform, "expected"), mean_of(platform, "gain")
             if None not in spot:
                 axes.annotate(
-                    name,
+                    shortened(name),
                     (spot[0] or 0.0, 100 * (spot[1] or 0.0)),
                     xytext=(0, 11),
                     textcoords="offset points",

@@ -140,7 +140,11 @@ def test_beside_sums_it_serves_again_as_it_settled(
     np.testing.assert_array_equal(again.memory.rows, first.memory.rows)
 
 
-def test_without_a_cache_nothing_is_kept(shop: Platform, tmp_path: Path) -> None:
+def test_without_a_place_for_a_cache_nothing_is_kept(
+    shop: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
     bare = replace(shop, config=replace(shop.config, cache=None))
     assert place_of(bare.config) is None
     remembered(bare, None)

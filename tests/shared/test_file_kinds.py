@@ -9,7 +9,7 @@ from clients.daemon import main as atoll_client
 from clients.membership import load as load_member
 from server.daemon import main as atoll_server
 from server.home import load_home
-from shared.config import read_toml
+from shared.config import Section, read_toml
 from shared.errors import ConfigError
 from shared.file_kinds import KINDS, other_kind
 from shared.tables.config import _File as PlatformFile
@@ -107,7 +107,10 @@ def test_a_fault_in_the_right_kind_of_file_is_told_as_before(platform: Path) -> 
 
 
 def test_every_kind_is_known_by_keys_that_its_own_model_has() -> None:
-    models = {"a platform's file": PlatformFile, "a scenario": ScenarioFile}
+    models: dict[str, type[Section]] = {
+        "a platform's file": PlatformFile,
+        "a scenario": ScenarioFile,
+    }
     for kind in KINDS:
         assert other_kind(dict.fromkeys(kind.keys), kind.keys) is None
         if kind.noun in models:

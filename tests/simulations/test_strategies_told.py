@@ -11,7 +11,7 @@ import pytest
 from simulations.cli import main
 from simulations.scenario import find_scenario, load_scenario
 from simulations.strategies.command import left_out, same_shoppers
-from simulations.strategies.comparison import CHOSEN, Reading, Sitting, together
+from simulations.strategies.comparison import CHOSEN, Reading, Sitting, foreseen, together
 from simulations.strategies.every import STRATEGIES
 from simulations.strategies.page import render_strategies
 from simulations.strategies.telling import foretold, headline
@@ -110,11 +110,42 @@ def test_the_score_is_set_beside_the_gain_and_a_contrary_law_is_warned_of() -> N
     told = found(sitting(0), sitting(1))
     transfer = told["transfer"]
     assert isinstance(transfer, dict)
-    assert transfer["rank_correlation"]["expected"] == pytest.approx(1.0)
+    assert transfer["rank_correlation"] == {"expected": None, "nearness": None}
     assert transfer["points"] == 4
     assert [line.split(":")[0] for line in transfer["warnings"]] == ["far", "far"]
     assert "nearness −0.50, seed 0): expect negative transfer" in transfer["warnings"][0]
-    assert "ρ = 1.00" in foretold(told)
+    assert "not judged" in foretold(told)
+    assert "there are 4 figures of 2 platforms" in foretold(told)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "seeds", "judged"),
+    [(2, 1, False), (2, 3, False), (4, 1, False), (5, 1, True), (3, 2, True)],
+)
+def test_a_rank_correlation_needs_as_many_points_as_could_show_one(
+    platforms: int, seeds: int, judged: bool
+) -> None:
+    entries = {
+        f"shop-{place}": {
+            "scores": [
+                {
+                    "seed": seed,
+                    "nearness": 0.1 * place + 0.01 * seed,
+                    "expected": 0.2 * place + 0.01 * seed,
+                    "verdict": "near",
+                    "gain": 0.3 * place + 0.01 * seed,
+                }
+                for seed in range(seeds)
+            ]
+        }
+        for place in range(platforms)
+    }
+    transfer = foreseen(entries)
+    told = foretold({"transfer": transfer, "platforms": entries})
+    assert transfer["points"] == platforms * seeds
+    assert (transfer["rank_correlation"]["expected"] is not None) is judged
+    assert ("ρ = 1.00" in told) is judged
+    assert ("not judged" in told) is not judged
 
 
 def test_the_page_is_whole_fetches_nothing_and_escapes_names() -> None:
