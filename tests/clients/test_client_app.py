@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +228,29 @@ def test_the_schedule_the_server_names_is_the_one_that_is_used(schedule: Schedul
     assert recipe.schedule == schedule
     assert (recipe.epochs, recipe.batch, recipe.learning_rate) == (1, 4, 0.05)
     assert (stretch.begin, stretch.end) == (1 / 8, 2 / 8)  # the second of eight rounds
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"round": 0},
+        {"round": 3},
+        {"epochs": 0},
+        {"epochs": 101},
+        {"batch": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": 1.1},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+        {"proximal": -0.1},
+        {"proximal": 1001.0},
+        {"proximal": float("nan")},
+    ],
+)
+def test_a_number_out_of_range_makes_a_round_impossible(asked: dict[str, Any]) -> None:
+    how(replace(TRAINING, round=2, epochs=100, learning_rate=1.0, proximal=1000.0))
+    with pytest.raises(ConfigError, match="asks for an impossible round"):
+        how(replace(TRAINING, **asked))
 
 
 def test_nothing_the_server_sends_names_another_file(trio: dict[str, Path], start: Adapter) -> None:

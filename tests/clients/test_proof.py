@@ -286,3 +286,16 @@ def test_a_slot_that_no_loss_reaches_is_found_out() -> None:
 
     backbone = Deaf(SPEC)
     assert " has no gradient" in refused(backbone)
+
+
+def test_gradients_whose_last_bits_tell_of_others_are_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def losses_in_company(*parts: object, **more: object) -> Tensor:
+        losses: Tensor = honest(*parts, **more)  # type: ignore[arg-type]
+        return losses * (1 + 1e-5 * losses.detach().mean())  # far below what is off by a fault
+
+    prove(fresh(), TABLE)
+    monkeypatch.setattr(next_item, "losses", losses_in_company)
+    with pytest.raises(BackboneError, match="depend on who else is there, to the last bit"):
+        prove(fresh(), TABLE)
