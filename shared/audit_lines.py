@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from shared.errors import AuditError
 from shared.signing import canonical
+from shared.strict_parsing import LATEST
 
 Value = str | int | float | bool
 
@@ -110,6 +111,8 @@ def parsed(line: bytes) -> Entry | None:
             return None
         entry = Entry(**{name: fields.pop(name) for name in _OWN}, fields=fields)
         if type(entry.number) is not int or type(entry.time) is not float:
+            return None
+        if not 0 <= entry.time <= LATEST:
             return None
         if sealed(entry) != entry or not isinstance(entry.event, str):
             return None

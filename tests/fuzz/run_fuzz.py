@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -121,6 +123,7 @@ def child(target: Target, *, runs: int, out: Path, seed: int) -> None:
         signal.alarm(WALL)
         watch.check(case)
     signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # libFuzzer's timer takes no place that is taken
     (out / "hanging").unlink(missing_ok=True)
     watch.rebase()
     atheris: Any = importlib.import_module("atheris")
@@ -238,7 +241,7 @@ def main() -> int:
     given = parser.parse_args()
     out = given.out.resolve()
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=INSTRUMENTED):
+    with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=INSTRUMENTED):
         every = [target for module in MODULES for target in targets(module)]
     whole = sum(target.share for target in every)
     waiting = [
