@@ -17,6 +17,8 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients import egress
+from clients.ledger import rounds_left
 from clients.permit import permitted
 from clients.platform import Platform, open_platform
 from clients.proof import prove
@@ -33,7 +36,7 @@ from clients.sums_update import counted
 from clients.train import paid, request_of, update, validation
 from shared import asking, manifest, records, wire
 from shared.adapter import Adapter
-from shared.errors import AdapterError, AtollError, ConfigError, ReplyError
+from shared.errors import AdapterError, AtollError, ConfigError, LedgerError, ReplyError
 from shared.records import SAME_VERSION
 from shared.tables.config import load_platform
 from shared.tasks import co_visitation
@@ -73,7 +76,7 @@ def gate(
             reply.content,
             platform.config,
             noise,
-            member=platform.member(task),
+            member=member_of(platform, task),
             adapter=adapter,
             paid=released,
         )
@@ -104,7 +107,7 @@ _opening = threading.Lock()
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say who we are."""
-    member = resident(context).member(wire.read_hello(message.content))
+    member = member_of(resident(context), wire.read_hello(message.content))
     return Message(wire.hello_reply(member), reply_to=message)
 
 
@@ -190,6 +193,19 @@ def close(files: Iterable[Path]) -> None:
     with _opening:
         for file in files:
             _open.pop(file.resolve(), None)
+
+
+def member_of(platform: Platform, task: str) -> wire.Member:
+    """What it says of itself for this task, and for how many more rounds its budget lasts.
+
+    A ledger that cannot be read is left to the first request that needs it.
+    """
+    member, policy = platform.member(task), platform.config.policy
+    if policy is not None and policy.plan is not None:
+        with suppress(LedgerError):
+            left = rounds_left(policy, sums=task == co_visitation.NAME)
+            return replace(member, rounds_left=left)
+    return member
 
 
 def named(context: Context) -> Path:

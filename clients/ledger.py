@@ -21,7 +21,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from clients.allowance import check_fits
+from clients.allowance import allowance_of, check_fits, sums_charge
+from clients.allowance import rounds_left as left_of
 from clients.balance import Balance, balance_of
 from clients.chain import Asked, Entry, receipt_of, sealed
 from clients.ledger_file import (
@@ -307,6 +308,22 @@ def balance(policy: Policy) -> Balance:
         ValueError: the policy protects nothing.
     """
     return balance_of(entries(policy), policy=policy)
+
+
+def rounds_left(policy: Policy, *, sums: bool = False) -> int:
+    """How many more rounds, or releases of sums, the policy's data set can pay for.
+
+    A function of the platform's file and of how much was released: of no row.
+
+    Raises:
+        LedgerError: as `entries`.
+        ValueError: the policy protects nothing.
+    """
+    plan, charge = _plan(policy), sums_charge(policy)
+    found = allowance_of(entries(policy), policy=policy)
+    if not sums:
+        return left_of(found, plan)
+    return 0 if charge is None else max(0, min(found.sums, found.left(charge)))
 
 
 def _plan(policy: Policy) -> Plan:

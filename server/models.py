@@ -9,16 +9,20 @@ Only what verifies is promoted or exported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from server.registry import Promotion, Registry, Version
-from shared import manifest
+from shared import manifest, wire
 from shared.adapter import save_adapter
 from shared.errors import AtollError, ConfigError, RoundError
 from shared.files import replacing
 
 Tell = Callable[[Version], object]
+NOTHING_SHARED = (
+    "validation: no platform shared metrics, so nothing here says which version is best;"
+    " let platforms judge one with atoll-client compare, or set share_metrics in their files"
+)
 SHORTEST = 8  # hexadecimal digits that name a digest; fewer might name two
 
 
@@ -129,6 +133,43 @@ def stack(history: Sequence[Promotion]) -> list[int]:
         else:
             standing.append(it.version)
     return standing
+
+
+def basis(registry: Registry, version: Version) -> str:
+    """What there is to choose this version by: validation summed over the platforms that share it.
+
+    Versions are compared over the platforms that shared this one's metrics; of one that some of
+    them shared nothing of, nothing is said. Under a Plan each platform's metrics are noised.
+
+    Raises:
+        RoundError: another version of Atoll wrote a report.
+    """
+    mine = _shared(registry.report(version).validation)
+    if not mine:
+        return NOTHING_SHARED
+    reports = {
+        it.manifest.round: registry.report(it)
+        for it in registry.versions()
+        if it.present and it.manifest.run == version.manifest.run
+    }
+    sums = {
+        round_: sum(shared[name] for name in mine)
+        for round_, report in reports.items()
+        if mine.keys() <= (shared := _shared(report.validation)).keys()
+    }
+    noised = {n for it in reports.values() for n, how in it.noise.items() if how != "none"}
+    best = max(sums, key=lambda round_: sums[round_])
+    total, count = sum(mine.values()), len(mine)
+    return (
+        f"validation: {wire.NDCG} {total:.4f} summed over {count} platforms"
+        f" ({len(noised & mine.keys())} of them noised), mean {total / count:.4f};"
+        f" of {len(sums)} versions round {best} has the most, {sums[best]:.4f}"
+    )
+
+
+def _shared(validation: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """NDCG@10 by platform, of those that share it."""
+    return {name: it[wire.NDCG] for name, it in validation.items() if wire.NDCG in it}
 
 
 def export(

@@ -3,11 +3,13 @@
 node present, no member ─hello→ admitted                    a node that fails is asked less often
 member gone             ─→ stays, is not asked; under a new node it takes its old place
 member sent nonsense    ─hello→ admitted anew               its file may have changed
+budget used up          ─hello→ asked no more               unless its operator raised it
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,6 +53,25 @@ class Roster:
         nodes = {node for node, member in self.members.items() if member.platform in named}
         return replace(self, doubted=self.doubted | nodes)
 
+    def after_round(self, replied: Iterable[str], refused: Mapping[str, str]) -> Roster:
+        """The same with one round less for who replied; asked hello anew if none is left.
+
+        Args:
+            replied: names of those whose Update came.
+            refused: why others did not answer, by name.
+        """
+        names = set(replied)
+        members = {
+            node: replace(it, rounds_left=it.rounds_left - 1)
+            if it.platform in names and it.rounds_left > 0
+            else it
+            for node, it in self.members.items()
+        }
+        said = wire.REFUSALS[wire.Refusal.EXHAUSTED]
+        spent = {name for name, why in refused.items() if said in why}
+        spent |= {it.platform for it in members.values() if it.rounds_left == 0}
+        return replace(self, members=members).doubting(spent)
+
     def unknown(self, present: Iterable[int], round_: int) -> list[int]:
         """Nodes to be asked hello in this round."""
         return [
@@ -63,6 +84,22 @@ class Roster:
     def pause(self, node: int) -> int:
         """Rounds that a node which failed is left alone."""
         return pause(self.failed[node][0])
+
+
+def with_budget(members: Members) -> dict[int, wire.Member]:
+    """Those whose budget holds one more round, or who have none."""
+    return {node: it for node, it in members.items() if it.rounds_left != 0}
+
+
+def rounds_in_all(members: Members, quorum: int) -> int | None:
+    """How many more rounds the budgets of a quorum last for; None if they do not end.
+
+    A lower bound where a round asks only some of the members.
+    """
+    left = (it.rounds_left for it in members.values())
+    lasting = sorted((math.inf if it == wire.UNBOUNDED else it for it in left), reverse=True)
+    least = lasting[quorum - 1] if len(lasting) >= quorum else 0
+    return None if least == math.inf else int(least)
 
 
 def meet(nodes: Nodes, adapter: Adapter, federation: Federation) -> Roster:
@@ -103,19 +140,22 @@ def gathered(
         roster = greeted(roster, nodes, adapter, present, round_=round_, timeout=limit)
         here = roster.here(present)
         left = until - time.monotonic()
-        if len(here) >= federation.quorum or left <= 0:
+        able = len(with_budget(here))
+        # Who is here but has no budget left is not waited for, unless others are away who have.
+        hopeless = len(with_budget(roster.members)) < federation.quorum <= len(here)
+        if able >= federation.quorum or hopeless or left <= 0:
             if waited and left > 0:
-                state = f"running: {len(here)} platforms are here"
+                state = f"running: {able} platforms are here"
                 log.info("round %d goes on: %s", round_, state, extra={"state": state})
             return roster, here
         if not waited:
             log.warning(
                 "round %d waits: %d of %d platforms are here, quorum is %d",
                 round_,
-                len(here),
+                able,
                 len(roster.members),
                 federation.quorum,
-                extra={"state": f"waiting for platforms: {len(here)} of {federation.quorum}"},
+                extra={"state": f"waiting for platforms: {able} of {federation.quorum}"},
             )
             waited = True
         time.sleep(min(LOOK, left))

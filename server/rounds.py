@@ -22,7 +22,7 @@ from server.answers import Answers, Members, Nodes, ask
 from server.cohort import choose, resting
 from server.config import Federation
 from server.registry import Registry, RoundReport
-from server.roster import gathered, meet
+from server.roster import gathered, meet, rounds_in_all, with_budget
 from shared import asking, wire
 from shared.errors import ReplyError, RoundError
 from shared.records import Content
@@ -45,6 +45,7 @@ def federate(
     """
     roster = meet(nodes, state.adapter, federation)
     note_state(f"running: {len(roster.members)} platforms take part")
+    say_budgets(roster.members, federation, federation.rounds - max(registry.rounds(), default=0))
     standing = registry.standing()
     reports = recorded(registry, standing.run)
     if not registry.rounds():
@@ -54,6 +55,7 @@ def federate(
     without_quorum = 0
     for round_ in range(registry.rounds()[-1] + 1, federation.rounds + 1):
         roster, here = gathered(roster, nodes, state.adapter, federation, round_=round_)
+        exhausted = check_budgets(here, federation, round_)
         began = time.monotonic()
         tired = resting(reports, round_)
         asked = invited(here, federation, round_, tired)
@@ -61,8 +63,8 @@ def federate(
         trained = train(nodes, state, asked, federation, round_, standing, signature)
         standing = trusted(standing, trained.read)
         registry.remember(standing)
-        roster = roster.doubting(trained.spoilt)
         updates = {name: trained.read[name].update for name in sorted(trained.read)}
+        roster = roster.doubting(trained.spoilt).after_round(updates, trained.refused)
         moved = len(updates) >= federation.quorum
         if moved:
             state = algorithm.step(state, algorithm.combine(list(updates.values())), round_)
@@ -78,7 +80,7 @@ def federate(
             bytes_down=trained.bytes_down + scores.bytes_down,
             bytes_up=trained.bytes_up,
             replied=tuple(updates),
-            refused={**scores.refused, **trained.refused},
+            refused={**exhausted, **scores.refused, **trained.refused},
             missing=trained.missing,
             validation=scores.read,
             moved=moved,
@@ -87,7 +89,7 @@ def federate(
         )
         registry.record(state, report)
         reports.append(report)
-        tell(report, federation)
+        tell(report, federation, rounds_in_all(roster.members, federation.quorum))
         without_quorum = 0 if moved else without_quorum + 1
         if without_quorum == federation.patience:
             raise RoundError(
@@ -97,6 +99,26 @@ def federate(
                 todo="bring platforms back or lower quorum, then use --resume",
             )
     return state
+
+
+def say_budgets(members: Members, federation: Federation, wanted: int) -> None:
+    """Say for how many of the rounds to come the budgets of a quorum last, if they end."""
+    left = rounds_in_all(members, federation.quorum)
+    if left is None:
+        return
+    each = ", ".join(
+        f"{it.platform} {it.rounds_left}"
+        for it in sorted(members.values(), key=lambda it: it.platform)
+        if it.rounds_left != wire.UNBOUNDED
+    )
+    level = logging.WARNING if left < wanted else logging.INFO
+    log.log(
+        level,
+        "privacy budgets last for %d rounds of a quorum, %d are to come (rounds left: %s)",
+        left,
+        wanted,
+        each,
+    )
 
 
 def recorded(registry: Registry, run: str) -> list[RoundReport]:
@@ -110,6 +132,7 @@ def invited(
     here: Members, federation: Federation, round_: int, tired: frozenset[str]
 ) -> dict[int, wire.Member]:
     """Who is asked to train: nobody, and no budget is spent, if they are fewer than the quorum."""
+    here = with_budget(here)
     if len(here) < federation.quorum:
         return {}
     cohort = choose(
@@ -121,6 +144,24 @@ def invited(
         quorum=federation.quorum,
     )
     return {node: here[node] for node in cohort}
+
+
+def check_budgets(here: Members, federation: Federation, round_: int) -> dict[str, str]:
+    """Why those here who have no budget left are not asked, by name.
+
+    Raises:
+        RoundError: with them there would be a quorum, without them there is none.
+    """
+    able = with_budget(here)
+    if len(able) < federation.quorum <= len(here):
+        raise RoundError(
+            f"{len(able)} of {len(here)} platforms have rounds left in their privacy budgets,"
+            f" quorum is {federation.quorum}",
+            where=f"round {round_}",
+            todo="bring platforms with a budget or lower quorum, then use --resume",
+        )
+    said = wire.REFUSALS[wire.Refusal.EXHAUSTED]
+    return {it.platform: said for node, it in here.items() if node not in able}
 
 
 @dataclass(frozen=True)
@@ -210,12 +251,18 @@ def evaluate(
     )
 
 
-def tell(report: RoundReport, federation: Federation) -> None:
-    """One line a round for whoever watches, and who was too late."""
+def tell(report: RoundReport, federation: Federation, left: int | None) -> None:
+    """One line a round for whoever watches, and who was too late.
+
+    Args:
+        report: of the round.
+        federation: how many there are to be.
+        left: how many more rounds the budgets of a quorum last for; None if they do not end.
+    """
     if report.missing:
         log.warning("round %d: no answer in time from %s", report.round, ", ".join(report.missing))
     log.info(
-        "round %d of %d: %d updates, %d refused, %d missing, %.1f s%s",
+        "round %d of %d: %d updates, %d refused, %d missing, %.1f s%s%s",
         report.round,
         federation.rounds,
         len(report.replied),
@@ -223,6 +270,7 @@ def tell(report: RoundReport, federation: Federation) -> None:
         len(report.missing),
         report.seconds,
         "" if report.moved else "; no quorum, the adapter stays",
+        "" if left is None else f"; budgets last for {left} more",
         extra={
             "round": report.round,
             "state": state_after(report, federation),

@@ -30,6 +30,7 @@ from shared.records import (
     pack,
     text,
     unpack,
+    whole,
 )
 from shared.update import PROTECTIONS, BoundedUpdate, Receipt, check_weight
 
@@ -37,6 +38,8 @@ HELLO = "query.hello"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
+UNBOUNDED = -1  # rounds left without a budget
+MOST_ROUNDS = 1_000_000  # left that a platform may say
 UPDATE = "update"
 METRICS = "metrics"
 NDCG, HIT_RATE = "ndcg@10", "hr@10"
@@ -80,12 +83,15 @@ class Member:
         weight: its public weight in the average.
         backbone: digest of its backbone.
         task: name of its task.
+        rounds_left: how many more Updates for it the budget holds, MOST_ROUNDS at most; UNBOUNDED
+            where there is no Plan, or the ledger cannot be read.
     """
 
     platform: str
     weight: float
     backbone: str
     task: str
+    rounds_left: int = UNBOUNDED
 
 
 def hello(task: str) -> Content:
@@ -111,8 +117,11 @@ def read_member(content: Content) -> Member:
         weight=number(fields, "weight"),
         backbone=text(fields, "backbone"),
         task=text(fields, "task"),
+        rounds_left=whole(fields, "rounds_left") if "rounds_left" in fields else UNBOUNDED,
     )
     check_weight(member.weight)
+    if not UNBOUNDED <= member.rounds_left <= MOST_ROUNDS:
+        raise ReplyError(f"has {member.rounds_left} rounds left", todo=SAME_VERSION)
     return member
 
 

@@ -70,6 +70,8 @@ def list_command(
             *marks,
         ]
         say("  ".join(words))
+    if not sums and not any(it.manifest.metrics for it in found):
+        say(models.NOTHING_SHARED)
 
 
 @cli.command(epilog="Example: atoll-server models show 3 --json")
@@ -79,6 +81,7 @@ def show(version: Named, home: Home = HOME, folder: Folder = None, as_json: AsJs
     found, promoted = models.find(registry, version), registry.current()
     told = facts(found, promoted=is_same(found, promoted))
     told["verified"] = models.checked(registry, found, public=public)
+    told["basis"] = models.basis(registry, found)
     told["promotions"] = [
         event(it) for it in registry.promotions() if it.version == found.manifest.version
     ]
@@ -101,6 +104,7 @@ def promote(version: Named, home: Home = HOME, folder: Folder = None, why: Why =
     tell = audited("promoted", home, folder, who=who, why=why)
     models.promote(registry, found, who=who, why=why, public=public, tell=tell)
     say(f"promoted: {changed(before, found)}")
+    say(models.basis(registry, found))
 
 
 @cli.command(epilog="Example: atoll-server models rollback --why 'worse for two platforms'")

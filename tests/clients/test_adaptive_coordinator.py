@@ -47,8 +47,8 @@ def policy(tmp_path: Path) -> Policy:
         update_norm=100.0,
         beside=[Charge(1 / SUMS, mechanism="laplace")],
     )
-    files = {kind: tmp_path / f"shop.{kind}" for kind in ("ledger", "head", "key")}
-    return Policy(plan=made, dataset="shop", **files, sums_noise=1 / SUMS)
+    ledger, head, key = (tmp_path / f"shop.{kind}" for kind in ("ledger", "head", "key"))
+    return Policy(made, "shop", ledger, head, key, sums_noise=1 / SUMS)
 
 
 # Laws of losses ------------------------------------------------------------------------------
@@ -85,7 +85,8 @@ def laplace(scale: float) -> Law:
 
 def times(law: Law, count: int) -> Law:
     """Of so many mechanisms of one law."""
-    return np.fft.fftshift(irfft(rfft(np.fft.ifftshift(law)) ** count, 2 * HALF))
+    found = np.fft.fftshift(irfft(rfft(np.fft.ifftshift(law)) ** count, 2 * HALF))
+    return np.asarray(found, np.float64)
 
 
 def ahead(value: Law, law: Law) -> Law:
@@ -94,12 +95,12 @@ def ahead(value: Law, law: Law) -> Law:
     whole = np.concatenate([np.zeros(2 * HALF), value, np.ones(2 * HALF)])
     # Cross-correlation: mean over L of value(l + L).
     found = irfft(rfft(whole, size) * np.conj(rfft(law, size)), size)
-    return found[HALF : 3 * HALF]
+    return np.asarray(found[HALF : 3 * HALF], np.float64)
 
 
 def delta_now(eps: float) -> Law:
     """[loss so far] what the adversary has if it stops: (1 − e^(ε − loss))+."""
-    return np.maximum(0.0, -np.expm1(np.minimum(eps - GRID, 0.0)))
+    return np.asarray(np.maximum(0.0, -np.expm1(np.minimum(eps - GRID, 0.0))), np.float64)
 
 
 # The game ------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def best_delta(moves: Moves, laws: Callable[[State, State], Law], eps: float) ->
     def value_of(state: State) -> Law:
         options = [delta_now(eps)]
         options += [ahead(value_of(new), laws(state, new)) for new in moves(state)]
-        return np.maximum.reduce(options)
+        return np.asarray(np.maximum.reduce(options), np.float64)
 
     return float(value_of((0, 0))[HALF])
 

@@ -41,8 +41,8 @@ PLAN = Plan(
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Policy:
-    files = {kind: tmp_path / f"shop.{kind}" for kind in ("ledger", "head", "key")}
-    return Policy(plan=PLAN, dataset="shop", **files)
+    ledger, head, key = (tmp_path / f"shop.{kind}" for kind in ("ledger", "head", "key"))
+    return Policy(PLAN, "shop", ledger, head, key)
 
 
 @pytest.fixture

@@ -130,9 +130,9 @@ def sums(update: BoundedUpdate) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 def test_hello_for_sums_tells_the_list_where_else_it_tells_the_backbone(protected: Shop) -> None:
     told = ask(protected.path, *((wire.HELLO, wire.hello(it)) for it in ("co-visitation", "next")))
     sums_, other = (wire.read_member(it.content) for it in told)
-    assert sums_ == wire.Member("shop", 1.0, protected.pairs.digest, "co-visitation")
+    assert sums_ == wire.Member("shop", 1.0, protected.pairs.digest, "co-visitation", 1)
     digest = open_platform(load_platform(protected.path)).digest
-    assert other == wire.Member("shop", 1.0, digest, "next-item")
+    assert other == wire.Member("shop", 1.0, digest, "next-item", 1)
 
 
 def test_without_a_section_for_sums_the_policy_forbids_whatever_is_asked_of_them(

@@ -101,7 +101,7 @@ def test_list_for_programs_is_json_and_nothing_else(typed: Typed, home: Path) ->
 
 
 def test_a_simulations_run_is_shown_too(typed: Typed, folder: Path) -> None:
-    (line,) = said(typed, "list", "--folder", folder)
+    line, _basis = said(typed, "list", "--folder", folder)
     assert "signed" not in line
     told = printed(typed, "show", "0", "--folder", folder)
     assert (told["signature"], told["verified"]) == ("", "whole, unsigned")
@@ -129,8 +129,8 @@ def test_show_tells_what_is_damaged(typed: Typed, home: Path) -> None:
 
 def test_promote_and_rollback_say_what_changed(typed: Typed, home: Path) -> None:
     one, two = title(home, 1), title(home, 2)
-    assert said(typed, "promote", "1", *because(home)) == [f"promoted: none -> {one}"]
-    assert said(typed, "promote", "2", *because(home)) == [f"promoted: {one} -> {two}"]
+    assert said(typed, "promote", "1", *because(home))[0] == f"promoted: none -> {one}"
+    assert said(typed, "promote", "2", *because(home))[0] == f"promoted: {one} -> {two}"
     assert said(typed, "rollback", *because(home)) == [f"rolled back: {two} -> {one}"]
 
 
@@ -244,3 +244,33 @@ def test_no_version_is_given_to_platforms_without_a_reason(
         "what platforms are given changes for a reason, and none was given;"
         " say it with --why '…'; it goes into the history"
     )
+
+
+def test_promote_says_what_a_version_is_chosen_by(typed: Typed, tmp_path: Path) -> None:
+    registry, home = Registry(tmp_path / "run"), tmp_path
+    noised = {1: {"a": 0.25, "b": 0.5}, 2: {"a": 0.375, "b": 0.625}, 3: {"b": 0.875, "c": 0.5}}
+    for number in range(4):
+        adapter = Adapter({"w": np.full(3, number, np.float32)}, "backbone", "task", number)
+        told = {name: {"ndcg@10": it, "hr@10": 0.0} for name, it in noised.get(number, {}).items()}
+        noise = {"a": "secure", "b": "none", "c": "secure"} if number else {}
+        registry.record(
+            ServerState(adapter), RoundReport(number, validation={**told, "d": {}}, noise=noise)
+        )
+    promoted = said(typed, "promote", "1", *because(home))
+    assert promoted[1:] == [
+        "validation: ndcg@10 0.7500 summed over 2 platforms (1 of them noised), mean 0.3750;"
+        " of 2 versions round 2 has the most, 1.0000"
+    ]
+    assert printed(typed, "show", "3", "--home", home)["basis"] == (
+        "validation: ndcg@10 1.3750 summed over 2 platforms (1 of them noised), mean 0.6875;"
+        " of 1 versions round 3 has the most, 1.3750"
+    )
+    assert "no platform shared metrics" in said(typed, "promote", "0", *because(home))[1]
+
+
+def test_a_run_of_which_nobody_shared_metrics_says_that_nothing_tells_versions_apart(
+    typed: Typed, folder: Path
+) -> None:
+    *_, last = said(typed, "list", "--folder", folder)
+    assert last.startswith("validation: no platform shared metrics")
+    assert "atoll-client compare" in last
