@@ -77,7 +77,9 @@ def gate(
             adapter=adapter,
             paid=released,
         )
-    except Exception as fault:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as fault:  # a panic of Polars' own code is no Exception
         which = context.node_config.get("platform")
         log.warning("%s: %s", which, fault, exc_info=not isinstance(fault, AtollError))
         if policy is not None:
@@ -161,13 +163,20 @@ def resident(context: Context) -> Platform:
         config = load_platform(path)
         listed = config.policy.pairs if config.policy is not None else None
         files = (path, config.events.path, config.items.path, *filter(None, [listed]))
-        written = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+        written = tuple(map(stamp, files))
         if path not in _open or _open[path][0] != written:
             platform = open_platform(config)
             if platform.config.policy is not None and platform.config.policy.plan is not None:
                 prove(platform.backbone, platform.table, speed=config.speed)
             _open[path] = (written, platform)
         return _open[path][1]
+
+
+def stamp(path: Path) -> int:
+    """A number that changes when a file, or a part file of a folder, is written again."""
+    if path.is_dir():
+        return hash(tuple((it.name, it.stat().st_mtime_ns) for it in sorted(path.iterdir())))
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def named(context: Context) -> Path:

@@ -185,7 +185,7 @@ def read_audit(path: Path) -> dict[str, Any]:
         ConfigError: it is something else.
     """
     try:
-        audits = json.loads(path.read_text(encoding="utf-8"))["audits"]
+        audits = json.loads(path.read_text(encoding="utf-8-sig"))["audits"]
         last = max(audits, key=lambda it: it["claim"]["epsilon"])
         checks = [
             {
@@ -200,7 +200,7 @@ def read_audit(path: Path) -> dict[str, Any]:
             **{name: last[name] for name in ("claim", "lower_bound", "limits")},
             "checks": checks,
         }
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise ConfigError(
             f"is no audit ({type(fault).__name__})",
             where=path,

@@ -9,6 +9,7 @@ its own and passes that inward.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -20,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import ConfigError
+
+# A key of so many parts; Python's reader takes time that grows with their square.
+_LONG_KEY = re.compile(r"""(?<!["'\w-])(?:["'\w-]++[ \t]*\.[ \t]*){100}""")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,7 +41,9 @@ def read_toml(path: Path, model: type[M]) -> M:
         ConfigError: the file is missing, is not TOML, or `parse` refuses what it holds.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors write a byte order mark
+        if _LONG_KEY.search(text):
+            raise too_deep(path)
         mapping = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError("no such file", where=path, todo="give the path of a TOML file") from None
@@ -52,6 +58,8 @@ def read_toml(path: Path, model: type[M]) -> M:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", where=path, todo="mend that line") from None
+    except RecursionError:
+        raise too_deep(path) from None
     return parse(mapping, model, str(path))
 
 
@@ -66,10 +74,23 @@ def parse(mapping: Mapping[str, Any], model: type[M], where: str) -> M:
     try:
         # As JSON, because pydantic's strict mode then takes a list for a tuple and a string for a
         # path, and still no string or truth value for a number.
-        return model.model_validate_json(json.dumps(mapping, default=str))
+        text = json.dumps(mapping, default=str)
+    except RecursionError:
+        raise too_deep(where) from None
+    try:
+        return model.model_validate_json(text)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":  # TOML gives no other fault of JSON
+            raise too_deep(where) from None
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         raise _told(faults[0], model, where) from None
+
+
+def too_deep(where: str | Path) -> ConfigError:
+    """The error for a file that no reader can follow."""
+    return ConfigError(
+        "is nested too deeply", where=where, todo="give a TOML file as the documentation describes"
+    )
 
 
 def _told(fault: ErrorDetails, model: type[BaseModel], where: str) -> ConfigError:
