@@ -80,7 +80,9 @@ def gate(
             adapter=adapter,
             paid=released,
         )
-    except Exception as fault:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as fault:  # a panic of Polars' own code is no Exception
         which = context.node_config.get("platform")
         log.warning("%s: %s", which, fault, exc_info=not isinstance(fault, AtollError))
         if policy is not None:
@@ -177,9 +179,15 @@ def resident(context: Context) -> Platform:
 
 
 def file_state(path: Path) -> FileState:
-    """What tells one state of a file from the next, even within one tick of the clock."""
+    """What tells one state of a file, or of a folder of part files, from the next.
+
+    Even within one tick of the clock.
+    """
     try:
         found = path.stat()
+        if path.is_dir():
+            parts = [(it.name, *file_state(it)) for it in sorted(path.iterdir())]
+            return found.st_ino, len(parts), hash(tuple(parts))
     except OSError:
         return 0, 0, 0
     return found.st_ino, found.st_size, found.st_mtime_ns

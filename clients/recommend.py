@@ -81,7 +81,7 @@ def history_of(platform: Platform, shopper: str) -> list[str]:
     histories = platform.rows.histories
     if shopper not in histories.shoppers:
         raise DataError(
-            "no History of this shopper", todo="give the items themselves with --history"
+            "no History of this shopper", todo="give the items themselves with --history or --item"
         )
     items = platform.rows.catalogue.items
     return [items[place] for place in histories[histories.shoppers.index(shopper)]]

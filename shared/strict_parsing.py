@@ -50,7 +50,7 @@ def json_value(content: bytes | str, *, largest: int = LARGEST) -> Any:
             text, parse_int=_integer, parse_float=_number, parse_constant=_not_finite
         )
     except RecursionError:
-        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+        raise ValueError(f"values nested more than {DEEPEST} levels deep") from None
     _check_depth(value, text)
     if "\\u" in text:  # an escape can name half of a surrogate pair, which no encoding takes
         _check_text(value)
@@ -82,7 +82,7 @@ def toml_table(content: bytes, *, largest: int = LARGEST_TOML) -> dict[str, Any]
     try:
         table = tomllib.loads(text)
     except RecursionError:
-        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+        raise ValueError(f"values nested more than {DEEPEST} levels deep") from None
     except tomllib.TOMLDecodeError:
         raise
     except ValueError:  # int() counts the digits of a decimal number
@@ -125,7 +125,7 @@ def _check_depth(value: object, text: str) -> None:
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
             return
-    raise ValueError(f"nested more than {DEEPEST} levels deep")
+    raise ValueError(f"values nested more than {DEEPEST} levels deep")
 
 
 def _inside(value: object) -> list[object]:

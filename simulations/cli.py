@@ -148,6 +148,10 @@ def _compare_once(
         typer.echo(json.dumps(summary(metrics)))
         return
     terminal.console.print(terminal_table(metrics, width=terminal.console.width))
+    for name, entry in metrics["platforms"].items():
+        if entry.get("dropped"):
+            line = f"{name}, left out: {', '.join(entry['dropped'])}"
+            terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
     place = f"Each platform's file is in {folder / 'platforms'}"
     if any((folder / "adapters").glob("*.safetensors")):
         place += f", its adapter in {folder / 'adapters'}"

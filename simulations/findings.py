@@ -85,9 +85,11 @@ def count(value: int, noun: str) -> str:
 
 
 def size(platform: Mapping[str, Any]) -> str:
-    """How many shoppers, items and events a platform has."""
+    """How many shoppers, items and events a platform has, and which rows were left out."""
     nouns = ("shopper", "item", "event")
-    return ", ".join(count(platform[f"{noun}s"], noun) for noun in nouns)
+    kept = ", ".join(count(platform[f"{noun}s"], noun) for noun in nouns)
+    dropped = platform.get("dropped")
+    return f"{kept}; left out: {', '.join(dropped)}" if dropped else kept
 
 
 def scorers(metrics: Mapping[str, Any], platforms: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -99,6 +99,7 @@ def read_test(
         "shoppers": len(histories),
         "items": items,
         "events": len(histories.items),
+        "dropped": platform.rows.report.dropped(),
         "catalogue_digest": platform.rows.catalogue.digest,
         "scorers": scorers,
     }

@@ -24,6 +24,7 @@ from shared.adapter import Adapter, save_adapter
 from shared.errors import ConfigError
 from shared.metrics import worded
 from shared.tables.config import load_platform
+from shared.tables.report import ReadReport
 from shared.training import Recipe
 
 EXAMPLE = (
@@ -98,18 +99,29 @@ def compare(
         )
     if as_json:
         found_out = {name: it for name, it in asdict(told).items() if name != "adapter"}
-        terminal.print_json({"platform": config.name, **found_out})
+        dropped = opened.rows.report.dropped()
+        terminal.print_json({"platform": config.name, **found_out, "dropped": dropped})
     else:
         terminal.console.print(comparison_table(told, config.name))
         how = ["--sums", str(sums)] if told.listens else []
         how += ["--coordinator", str(coordinator)] if coordinator else []
-        for line in advice(told, platform, how=how, unsigned=unsigned, out=out):
+        for line in [
+            *dropped_lines(opened.rows.report),
+            *advice(told, platform, how=how, unsigned=unsigned, out=out),
+        ]:
             terminal.console.print(line, highlight=False, soft_wrap=True, markup=False)
     if out is not None and told.best in AT_HOME:
         opened.check_erasures()
         made = told.adapter
         derived_files.register(config, "adapter", out, digest=made.digest, time=time.time())
         save_adapter(made, out, private=True)
+
+
+def dropped_lines(report: ReadReport) -> list[str]:
+    """Which rows the figures leave out, and what looks wrong with them."""
+    dropped = report.dropped()
+    told = [f"Rows left out: {', '.join(dropped)}."] if dropped else []
+    return [*told, *(f"Warning: {what}." for what in report.warnings())]
 
 
 def named(path: Path) -> str:

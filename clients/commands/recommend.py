@@ -21,6 +21,7 @@ from shared import manifest, terminal
 from shared.adapter import Adapter, load_adapter
 from shared.errors import ConfigError
 from shared.tables.config import PlatformConfig, load_platform
+from shared.tables.dialect import normalised_key
 from shared.tasks import next_item
 
 UNHEARD = (
@@ -62,7 +63,17 @@ def recommend(
     history: Annotated[
         str | None,
         typer.Option(
-            help="Item identifiers, the latest last, with commas between.", show_default=False
+            help="Item identifiers, the latest last, with commas between; --item takes one"
+            " that holds a comma.",
+            show_default=False,
+        ),
+    ] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One item identifier, taken as it is, in place of --history; may be given"
+            " several times, the latest last.",
+            show_default=False,
         ),
     ] = None,
     shopper: Annotated[
@@ -79,8 +90,10 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Rank the catalogue for a shopper, known or new, and say what drove each item."""
-    if (history is None) == (shopper is None):
-        raise ConfigError("need either --history or --shopper", todo="give exactly one of them")
+    if sum(it is not None for it in (history, item or None, shopper)) != 1:
+        raise ConfigError(
+            "need either --history or --shopper, or --item", todo="give exactly one of them"
+        )
     config = load_platform(platform)
     if sums is not None and not memory:
         raise ConfigError("--sums stand beside own memory", todo="leave --no-memory out")
@@ -89,10 +102,11 @@ def recommend(
     with terminal.showing(quiet=as_json) as progress:
         opened = open_platform(config, progress=progress)
     state = opened.untrained if adapter is None else loaded(opened, adapter)
-    if history is not None:
-        items = [item.strip() for item in history.split(",") if item.strip()]
+    if shopper is not None:
+        items = history_of(opened, normalised_key(shopper, config.events.normalise))
     else:
-        items = history_of(opened, str(shopper))
+        given = item or [it for it in str(history).split(",") if it.strip()]
+        items = [normalised_key(it, config.items.normalise) for it in given]
     recall, listens = beside.remembered(opened, sums) if memory else (None, False)
     slate = recommended(opened, state, items, count=count, beside=recall)
     if as_json:

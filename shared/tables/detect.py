@@ -88,9 +88,11 @@ def detect(source: Source, table: EventTable | ItemTable) -> Detected:
 def header_of(head: bytes, separator: str, quote: str) -> tuple[str, ...]:
     """The names in the first record."""
     text = head.decode("utf-8", "replace").lstrip("\r\n")
-    how = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator, quotechar=quote or None, quoting=how
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        quotechar=quote or None,
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
     )
     try:
         return tuple(next(reader, []))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 Kinds = Mapping[str, pl.DataType]
 
@@ -66,5 +67,5 @@ def paths(kinds: Kinds) -> list[str]:
     return found
 
 
-def _made(kind: pl.DataType | type[pl.DataType]) -> pl.DataType:
+def _made(kind: pl.DataType | DataTypeClass) -> pl.DataType:
     return kind if isinstance(kind, pl.DataType) else kind()

@@ -123,7 +123,7 @@ def _source(path: Path, mapped: mmap.mmap, encoding: str | None) -> Source:
 
 def whole(data: Bytes) -> bytes:
     """The data as one object, copied only if it is a part of another."""
-    held = data.base
+    held: object = data.base
     return held if isinstance(held, bytes) and len(held) == len(data) else data.tobytes()
 
 

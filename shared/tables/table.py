@@ -214,8 +214,9 @@ def _unknown(
     counted = away.group_by("item").agg(pl.len().alias("events"))
     near = near_items(counted, catalogue.items)
     hints = []
-    for one, other in near.select("item", "like").head(1).rows():
-        how = how_alike(one, other)
+    for both in near.select("item", "like").head(1).rows():
+        how = how_alike(*both)
+        one, other = (name.replace(" ", "\u2423") for name in both)  # so that spaces are seen
         todo = f"set normalise = {how} in [items]" if how else "write them alike in both tables"
         hints.append(
             f"{int(near['events'].sum()):,} of the events of unknown items differ from the"

@@ -42,7 +42,8 @@ def printed(typed: Typed, *words: str | Path) -> Any:
         (["--history", "shop-03,shop-99"], "shop: item 'shop-99' is not in the catalogue"),
         (["--history", " , "], "shop: the History is empty"),
         (["--shopper", "nobody"], "no History of this shopper"),
-        ([], "need either --history or --shopper; give exactly one"),
+        ([], "need either --history or --shopper, or --item; give exactly one"),
+        (["--item", "shop-03,shop-04"], "shop: item 'shop-03,shop-04' is not in the catalogue"),
         (["--history", "shop-03", "--shopper", "x"], "need either --history or --shopper"),
     ],
 )
@@ -60,7 +61,9 @@ def test_check_tells_what_was_read_and_dropped(
         events.write("shop-shopper-00\tno-such-item\t9\n")
     code, out, _ = typed(main, "check", "-p", path)
     assert code == 0
-    assert out.splitlines() == [
+    lines = out.splitlines()
+    assert lines.pop(3).endswith(": 0.0% of the catalogue's tokens are unknown to it")
+    assert lines == [
         "shop: read 46 rows of events",  # ten shoppers of four and five events, and one more
         "shop: dropped 1 events of items not in the catalogue",
         "shop: kept 45 events of 10 shoppers, 16 items",
@@ -68,6 +71,42 @@ def test_check_tells_what_was_read_and_dropped(
     ]
     report = printed(typed, "check", "-p", path, "--json")
     assert (report["platform"], report["rows"], report["unknown_items"]) == ("shop", 46, 1)
+
+
+def test_check_warns_of_a_catalogue_that_the_encoder_cannot_read(
+    typed: Typed, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    rows = (tmp_path / "items.tsv").read_text().splitlines()
+    texts = [f"{row.split(chr(9))[0]}\ttea 茶壶{at}" for at, row in enumerate(rows[1:])]
+    (tmp_path / "items.tsv").write_text("\n".join([rows[0], *texts]) + "\n", encoding="utf-8")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark
+    code, out, _ = typed(main, "check", "-p", path)
+    assert code == 0
+    assert "warning: the encoder cannot read these texts" in out
+    assert "multilingual encoder" in out
+    assert printed(typed, "check", "-p", path, "--json")["unknown_tokens"] == 0.75
+
+
+def test_check_refuses_what_compare_would_refuse(
+    refused: Refused, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    short = [f"s{s}\tshop-0{k}\t{k}\n" for s in range(3) for k in range(3)]
+    (tmp_path / "interactions.tsv").write_text("user\titem\tpos\n" + "".join(short))
+    assert "no History has the 4 events that training needs" in refused(main, "check", "-p", path)
+
+
+def test_an_item_whose_identifier_holds_a_comma_can_be_named(
+    typed: Typed, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path)
+    for name in ("interactions.tsv", "items.tsv"):
+        file = tmp_path / name
+        file.write_text(file.read_text().replace("shop-03", "shop,03"))
+    words = ("recommend", "-p", path, "--no-memory")
+    found = printed(typed, *words, "--item", "shop-07", "--item", "shop,03", "--json")
+    assert {"shop,03", "shop-07"}.isdisjoint(line["item"] for line in found)
 
 
 def test_check_tells_of_sections_by_their_name(

@@ -37,7 +37,7 @@ def rows_of(*shoppers: list[tuple[str, float]]) -> PlatformRows:
     ]
     events = pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row").sort("shopper", "order", "item")
     catalogue = Catalogue(names, names)
-    report = ReadReport(*[0] * 14)
+    report = ReadReport(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     return PlatformRows(events, catalogue, group(events, catalogue), report)
 
 
