@@ -40,7 +40,7 @@ from shared.tables.config import PlatformConfig
 
 JSON, HTML = "privacy-report.json", "privacy-report.html"
 PLATFORMS = (1, 2, 3, 5)  # on how many a shopper may be
-NO_ERASURES = {"records": 0, "shoppers": 0, "last": None, "not_complete": []}
+NO_ERASURES: Mapping[str, Any] = {"records": 0, "shoppers": 0, "last": None, "not_complete": []}
 EXACT = 100  # releases whose ε is told one by one; a longer list is told in so many stretches
 _PEM = serialization.Encoding.PEM
 _UNSOUND = (InvalidSignature, UnsupportedAlgorithm)

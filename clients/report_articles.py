@@ -49,9 +49,9 @@ def _erasures(found: Facts) -> str:
     left = held["not_complete"]
     open_ = f" The last one is NOT complete: record {left[0]}." if left else ""
     return (
-        f"{held['records']} signed records of erasures, {held['shoppers']} shoppers on the erasure"
-        f" list, the last at {held['last']}.{open_} Each names files, rows and digests, and the"
-        " releases that cannot be undone."
+        f"Signed records of erasures: {held['records']}; shoppers on the erasure list:"
+        f" {held['shoppers']}; the last at {held['last']}.{open_} Each names files, rows,"
+        " digests and the releases that cannot be undone."
     )
 
 
@@ -102,7 +102,7 @@ def _gdpr(found: Facts, told: Facts) -> list[Row]:
             "Name and contact of controller, joint controller, representative, data protection"
             " officer.",
             f"Platform {found['platform']}, data set {found['dataset']}.",
-            f"Controller: {stated['controller']} Officer: {stated['officer']}",
+            f"Controller: {stated['controller']}; officer: {stated['officer']}",
         ),
         _row(
             "30(1)(b) purposes",
@@ -124,7 +124,7 @@ def _gdpr(found: Facts, told: Facts) -> list[Row]:
             "The coordinator's server gets Updates, sums where the file allows them"
             + (", and noised metrics" if found["share_metrics"] else "")
             + "; no rows.",
-            f"Recipients: {stated['recipients']} Transfers: {stated['cross_border']}",
+            f"Recipients: {stated['recipients']}; transfers: {stated['cross_border']}",
         ),
         _row(
             "30(1)(f) time limits",
@@ -151,7 +151,7 @@ def _gdpr(found: Facts, told: Facts) -> list[Row]:
             "35(2), (9) advice and views",
             "Advice of the data protection officer; where appropriate, the views of data subjects.",
             "None: people have to give them.",
-            f"Advice: {stated['officer_advice']} Views: {stated['shoppers_views']}",
+            f"Advice: {stated['officer_advice']}; views: {stated['shoppers_views']}",
         ),
         _row(
             "35(7)(a) description",
@@ -198,7 +198,7 @@ def _pipl(found: Facts, told: Facts) -> list[Row]:
             " deletion is technically hard to realise, stop all processing but storage and"
             " necessary protection.",
             _erasures(found),
-            f"Requests (Art. 50): {stated['erasure_requests']} Copies:"
+            f"Requests (Art. 50): {stated['erasure_requests']}; copies:"
             f" {stated['erasure_elsewhere']}",
         ),
         _row(

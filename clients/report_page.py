@@ -174,7 +174,7 @@ def render(document: Facts) -> str:
         f'<p class="kicker">{_text(kicker)}</p>\n<h1>{_text(title)}</h1>',
         *(f'<p class="banner">{_text(warning)}</p>' for warning in told["warnings"]),
         f'<p class="lead">{_text(told["claim"])}</p>\n{_bar(told["budget"])}',
-        f"<h2>In plain words</h2>\n<p>{_text(told['in_plain_words'])}</p>",
+        '<h2>In plain words</h2>\n<p class="plain">' + _text(told["in_plain_words"]) + "</p>",
         f'<p class="note">Once the whole budget is spent: '
         f"{_text(told['in_plain_words_once_the_budget_is_spent'])}</p>",
         *(
@@ -266,7 +266,7 @@ def _articles(rows: list[Mapping[str, str]]) -> str:
 
 
 def _title(name: str) -> str:
-    symbol = {"sampling_rate": "rate q"}.get(name, name)
+    symbol = _TITLES.get(name, name)
     plain = symbol.replace("epsilon", "ε").replace("delta", "δ").replace("_", " ")
     return _text(plain[0].upper() + plain[1:] if plain.isascii() and len(plain) > 1 else plain)
 
@@ -275,6 +275,11 @@ def _text(value: object) -> str:
     return escape(str(value))
 
 
+_TITLES = {
+    "sampling_rate": "rate q",
+    "GDPR_Articles_17_30_and_35": "GDPR, Articles 17, 30 and 35",
+    "PIPL_Articles_47_55_and_56": "PIPL, Articles 47, 55 and 56",
+}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --muted: #5c636b; --rule: #dfe2e5;
   --paper: #fefefe; --alarm: #b3261e; --spent: #0072b2; --reserved: #c44601;
@@ -303,6 +308,7 @@ th, td { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; whi
 th { font-weight: 400; } main > dl:last-of-type { white-space: pre-line; }
 .articles { width: 100%; table-layout: fixed; } .articles td { white-space: normal; }
 .articles :is(th, td):first-child { width: 19%; } .articles td:first-child { font-weight: 600; }
+h2 + p.plain { color: var(--ink); font-size: 1rem; }
 .articles tr { break-inside: avoid; } .note { color: var(--muted); font-size: .92rem; }
 @media (max-width: 700px) { .articles, .articles tbody, .articles tr, .articles td { display: block;
   width: auto; } .articles thead { display: none; } .articles td { border: 0; padding: .15rem 0; }

@@ -149,3 +149,13 @@ def test_an_unprotected_platform_has_no_budget_and_a_report_that_says_so(
     code, out, _ = typed(main, "report", "-p", path, "--out", tmp_path / "r")
     assert code == 0
     assert json.loads(Path(out.split()[0]).read_text())["facts"]["status"] == "unprotected"
+
+
+def test_the_template_is_written_once_and_goes_into_the_report(
+    typed: Typed, refused: Refused, shop: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "statement.toml"
+    assert typed(main, "report", "--template", path)[0] == 0
+    assert "is there already" in refused(main, "report", "--template", path)
+    words = ("report", "-p", shop, "--out", tmp_path / "r", "--statement", path)
+    assert typed(main, *words)[0] == 0

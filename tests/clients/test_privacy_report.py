@@ -313,7 +313,7 @@ def test_erasures_stand_in_the_report_and_an_open_one_is_named(spent: PlatformCo
     assert report["erasures"] == held
     for table in ARTICLES[:2]:
         evidence = report[table][0]["evidence"]
-        assert "3 signed records of erasures, 7 shoppers" in evidence
+        assert "records of erasures: 3; shoppers on the erasure list: 7; the last" in evidence
         assert "NOT complete: record 3" in evidence
 
 
