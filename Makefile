@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test e2e lint types clean
+.PHONY: help .venv demo test e2e fuzz lint types clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,11 @@ test: lint types ## lint, types, then every test
 
 e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 min
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m e2e tests/e2e
+
+# make fuzz CASES=20000000 runs longer; SEED=2 makes other cases.
+fuzz: .venv ## every parser of outside bytes, a million cases; findings in runs/fuzz
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -qq --constraint constraints.txt --editable '.[fuzz]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.fuzz.run_fuzz --cases $(or $(CASES),1100000) --seed $(or $(SEED),1)
 
 lint: .venv ## ruff: faults and format
 	$(BIN)/ruff check .
