@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test e2e mutants siege lint types clean
+.PHONY: help .venv demo test e2e mutants siege fuzz lint types clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,11 @@ mutants: .venv ## break the code in each way that is listed; some test must noti
 siege: .venv ## attack real server processes on loopback; ends with runs/siege.md: 25 min
 	@mkdir -p runs
 	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim bench siege --out runs/siege.md
+
+# make fuzz CASES=20000000 runs longer; SEED=2 makes other cases.
+fuzz: .venv ## every parser of outside bytes, a million cases; findings in runs/fuzz
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -qq --constraint constraints.txt --editable '.[fuzz]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.fuzz.run_fuzz --cases $(or $(CASES),1100000) --seed $(or $(SEED),1)
 
 lint: .venv ## ruff: faults and format
 	$(BIN)/ruff check .

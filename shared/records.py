@@ -64,7 +64,8 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
             raise ReplyError(f"tensor {name!r} has {len(shape)} axes", todo=SAME_VERSION)
         if array.stype != RAW or array.dtype != "float32" or any(size < 0 for size in shape):
             raise ReplyError(
-                f"tensor {name!r} is {array.dtype} in {array.stype!r}, not float32 in {RAW!r}",
+                f"tensor {name!r} is {array.dtype[:20]} in {array.stype[:20]!r}, not float32"
+                f" in {RAW!r}",
                 todo=SAME_VERSION,
             )
         if len(array.data) != 4 * math.prod(shape):
