@@ -102,8 +102,9 @@ def test_a_node_is_told_its_platform_and_the_coordinators_key_and_nothing_else(
 
 
 def test_a_platform_that_joined_under_another_name_does_not_start(
-    refused: Refused, shop: Path
+    refused: Refused, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("clients.commands.up.serve", lambda *_parts: None)
     home = str(shop.with_name("shop.atoll"))
     shop.write_text(shop.read_text().replace('name = "shop"', 'name = "other"', 1))
     assert "joined as 'shop'" in refused(main, "up", "-p", shop, "--home", home)
