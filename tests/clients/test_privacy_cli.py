@@ -146,3 +146,17 @@ def test_an_unprotected_platform_has_no_budget_and_a_report_that_says_so(
     code, out, _ = typed(main, "report", "-p", path, "--out", tmp_path / "r")
     assert code == 0
     assert json.loads(Path(out.split()[0]).read_text())["facts"]["status"] == "unprotected"
+
+
+def test_a_large_delta_is_warned_of_and_one_over_n_refused(
+    typed: Typed, refused: Refused, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path / "few", privacy=PLAN)
+    _, out, _ = typed(main, "budget", "-p", path)
+    assert "warning: delta 0.0794 is above 1e-05" in out  # 10^-1.1
+    (warned,) = json.loads(typed(main, "budget", "-p", path, "--json")[1])["warnings"]
+    assert warned.startswith("warning: delta 0.0794")
+    small = make_platform(tmp_path / "small", privacy=f"{PLAN}delta = 1e-5\n")
+    assert "warning" not in typed(main, "budget", "-p", small)[1]
+    whole = make_platform(tmp_path / "whole", privacy=f"{PLAN}delta = 0.1\n")
+    assert "delta 0.1 is not below 1/10" in refused(main, "budget", "-p", whole)
