@@ -1,6 +1,6 @@
 """The one door: whatever leaves a platform is built here, or is not let out.
 
-    hello      who we are, public
+    hello      who we are and for how many rounds the budget lasts, public
     update     a BoundedUpdate of this Policy, and a Receipt
     metrics    noised sums of the validation part, charged to the Ledger; or nothing
     refusal    one of six numbers

@@ -61,7 +61,7 @@ def told(content: RecordDict) -> set[str | int | float]:
     return found
 
 
-def test_hello_tells_four_public_fields_and_nothing_else(
+def test_hello_tells_five_public_fields_and_nothing_else(
     trio: dict[str, Path], opened: dict[str, Platform]
 ) -> None:
     (reply,) = ask(trio["harbour"], (wire.HELLO, wire.hello("next-item")))
@@ -71,6 +71,7 @@ def test_hello_tells_four_public_fields_and_nothing_else(
         "weight": 2.0,
         "backbone": opened["harbour"].digest,
         "task": "next-item",
+        "rounds_left": wire.UNBOUNDED,  # it has no Plan, so no budget
     }
 
 

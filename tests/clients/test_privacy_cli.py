@@ -159,3 +159,17 @@ def test_the_template_is_written_once_and_goes_into_the_report(
     assert "is there already" in refused(main, "report", "--template", path)
     words = ("report", "-p", shop, "--out", tmp_path / "r", "--statement", path)
     assert typed(main, *words)[0] == 0
+
+
+def test_a_large_delta_is_warned_of_and_one_over_n_refused(
+    typed: Typed, refused: Refused, make_platform: Make, tmp_path: Path
+) -> None:
+    path = make_platform(tmp_path / "few", privacy=PLAN)
+    _, out, _ = typed(main, "budget", "-p", path)
+    assert "LARGE δ: δ = 0.0794 is above 1e-05" in out  # 10^-1.1
+    (warned,) = json.loads(typed(main, "budget", "-p", path, "--json")[1])["warnings"]
+    assert warned.startswith("LARGE δ: δ = 0.0794")
+    small = make_platform(tmp_path / "small", privacy=f"{PLAN}delta = 1e-5\n")
+    assert "LARGE" not in typed(main, "budget", "-p", small)[1]
+    whole = make_platform(tmp_path / "whole", privacy=f"{PLAN}delta = 0.1\n")
+    assert "delta 0.1 is not below 1/10" in refused(main, "budget", "-p", whole)
