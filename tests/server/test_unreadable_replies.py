@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +13,14 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.aggregate import ServerState
-from server.grid import LinkGrid
+from server.grid import read_reply
 from server.registry import Registry, RoundReport
 from shared import wire
 from shared.adapter import Adapter
-from shared.errors import RoundError
+from shared.errors import ReplyError, RoundError
 
 
-def opened(spoil: bytes | None) -> Message:
+def read(spoil: bytes | None) -> Message:
     """What the server makes of a reply whose record of fields is replaced, if `spoil` says so."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     reply = Message(wire.hello_reply(wire.Member("kiosk", 1.0, "b", "t")), 7, wire.HELLO)
@@ -29,21 +28,15 @@ def opened(spoil: bytes | None) -> Message:
     if spoil is not None:
         name = next(it for it in objects if objects[it].startswith(b"ConfigRecord"))
         objects[name] = spoil
-    state: Any = None
-    counter: Any = None
-    grid = LinkGrid(state, 1, counter, called=lambda _node: "kiosk")
-    return grid._opened(reply.object_id, reply, objects)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    return read_reply(reply, objects)
 
 
 @pytest.mark.parametrize("spoil", [b"", b"ConfigRecord  3\0\xff\xff\xff", b"Array  2\0{}"])
-def test_a_reply_that_cannot_be_read_is_a_refusal_by_its_sender(
-    spoil: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    reply = opened(spoil)
-    assert reply.has_error()
-    assert reply.error.code == wire.Refusal.FAILED
-    assert "the reply of kiosk is no message" in caplog.text
-    assert opened(None).has_content()
+def test_a_reply_that_cannot_be_read_is_refused_in_one_line(spoil: bytes) -> None:
+    with pytest.raises(ReplyError, match="sent a reply that is no message"):
+        read(spoil)
+    assert read(None).has_content()
 
 
 def test_a_promoted_version_that_is_gone_is_told(tmp_path: Path) -> None:
