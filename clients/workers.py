@@ -100,6 +100,7 @@ class Worker:
         while not self._over.wait(LOOK) and self.alive:
             if not approvals.permits(self.digest):
                 self._kill()
+                self._process.wait()
                 revoked()
                 return
 

@@ -26,7 +26,7 @@ from shared.channel import REQUEST
 from shared.checkpoints import Checkpoint, Checkpoints
 from shared.doctor import Check
 from shared.errors import AuditError, IdentityError
-from shared.evictions import Eviction, Evictions
+from shared.evictions import Eviction
 from shared.signing import public_of, sign, signing_key
 from simulations.lagoon import BUNDLE
 
@@ -322,23 +322,6 @@ def test_each_platform_is_told_of_each_eviction(evicted: Server) -> None:
     (eviction,) = (Eviction.from_dict(fields) for fields in reply.evictions)
     eviction.check(public_of(evicted.key))
     assert eviction.name == "bazaar"
-
-
-def test_statements_are_kept_once_and_a_forged_one_never(tmp_path: Path) -> None:
-    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    kept = Evictions(tmp_path / "evictions.json")
-    first = Eviction("bazaar", "a" * 64, 1.0).signed(key)
-    assert kept.keep([first], public_of(key)) == [first]
-    assert kept.keep([first], public_of(key)) == []
-    with pytest.raises(IdentityError):
-        kept.keep([Eviction("kiosk", "b" * 64, 2.0).signed(other)], public_of(key))
-    assert kept.all() == [first]
-    assert kept.lacking([]) == [first]
-    assert kept.lacking([first]) == []
-    for spoilt in (b"{", b"[]", b'{"evictions":[{}]}', b"[" * 100_000):
-        kept.path.write_bytes(spoilt)
-        with pytest.raises(AuditError, match="is damaged"):
-            kept.all()
 
 
 class Answered(Exception):  # noqa: N818 (a refusal as gRPC tells it)
