@@ -1,4 +1,4 @@
-"""The examples of docs/tables.md read tables that look as they say, and the guide names every key."""
+"""The examples of docs/tables.md read tables as they say, and the guide names every key."""
 
 from __future__ import annotations
 
