@@ -121,3 +121,17 @@ def test_a_section_of_another_file_is_checked_in_that_file_s_name() -> None:
         ConfigError, match=r"^demo\.toml \[world\]: unknown key 'round'; .*'rounds'"
     ):
         parse({"round": 3}, World, "demo.toml [world]")
+
+
+def test_a_byte_order_mark_before_toml_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "w.toml").write_bytes(b"\xef\xbb\xbfrounds = 3\n")
+    assert read_toml(tmp_path / "w.toml", World).rounds == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["notes = " + "[" * 5000 + "]" * 5000, "a" + ".a" * 150 + " = 1", "a" + ".a" * 9**5]
+)
+def test_toml_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"w\.toml: is nested too deeply; give a TOML file"):
+        read_toml(tmp_path / "w.toml", World)
