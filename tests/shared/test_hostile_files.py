@@ -62,7 +62,7 @@ def test_weights_in_such_a_file_are_found_anew(tmp_path: Path) -> None:
 def test_a_version_of_thousands_of_digits_is_no_version(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(tensors({}, metadata={"format": "atoll-adapter-1", "version": "9" * 5_000}))
-    with pytest.raises(AdapterError, match="header says version '9{20}', which"):
+    with pytest.raises(AdapterError, match=r"header says version '9{20}', which"):
         load_adapter(path)
 
 
