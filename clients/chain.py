@@ -154,7 +154,8 @@ def _typed(entry: Entry) -> bool:
     return (
         all(isinstance(it, str) for it in texts)
         and all(type(it.steps) is int for it in (entry.charge, *entry.allowance))
-        and type(entry.number) is type(entry.asked.round) is int
+        and type(entry.number) is int
+        and type(entry.asked.round) is int
         and (entry.of is None or type(entry.of) is int)
         and (entry.payload is None or isinstance(entry.payload, str))
         and entry.kind in ("reserve", "release", "abandon")
