@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test e2e lint types clean
+.PHONY: help .venv demo test e2e siege lint types clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,10 @@ test: lint types ## lint, types, then every test
 
 e2e: .venv ## server and platforms as real processes, killed and betrayed in every way: 15 min
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m e2e tests/e2e
+
+siege: .venv ## attack real server processes on loopback; ends with runs/siege.md: 25 min
+	@mkdir -p runs
+	HF_HUB_OFFLINE=1 $(BIN)/atoll-sim bench siege --out runs/siege.md
 
 lint: .venv ## ruff: faults and format
 	$(BIN)/ruff check .

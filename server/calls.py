@@ -36,7 +36,12 @@ READ = 60.0  # seconds that the message of a call may take to come
 LARGE = ("PushMessages", "PushObject")  # methods whose messages may be large
 SMALL = 64 * 1024  # bytes of the messages of all others
 READING = 2  # large messages of one platform that are read at a time: Flower sends two
+PACE = 1 / 400  # seconds between two calls of one platform at one address, in the long run
+PULL_PACE = 1 / 25  # and for each question for work
+BEHIND = 5.0  # seconds by which calls may be early; they wait for so long
+REST = 20.0  # seconds after which one that would have to wait for longer is refused
 WORKING = 4  # calls of one platform that hold a thread at a time
+MANY = 1000  # paces that are kept
 THREADS = 32  # of platforms
 DOOR = 8  # threads that check signatures and serve enrolment
 NOT_ENROLLED = "not enrolled here, or evicted"
@@ -142,6 +147,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.authentication = NodeAuthServerInterceptor(states)
         self.door = ThreadPoolExecutor(DOOR, "door")
         self.pool = ThreadPoolExecutor(THREADS, "fleet")
+        self.due = dict[tuple[bytes, str], float]()  # when a platform's next call is in time
         # By node key, which is a platform's that is or was enrolled.
         self.large = defaultdict[bytes, asyncio.Semaphore](lambda: asyncio.Semaphore(READING))
         self.small = defaultdict[bytes, asyncio.Semaphore](lambda: asyncio.Semaphore(WORKING))
@@ -185,13 +191,14 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         context: grpc.aio.ServicerContext,
     ) -> bytes:
         call, loop = Call(method, metadata, context.peer()), asyncio.get_running_loop()
+        await self._pace(call)
         if self.name_of(call.key) is None:
             host = host_of(call.peer())
             await loop.run_in_executor(self.door, self.refused, call.name, host, call.key)
             call.abort(grpc.StatusCode.UNAUTHENTICATED, NOT_ENROLLED)
         if (handler := self.methods.get(method)) is None:
             call.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
-        signed = await loop.run_in_executor(self.door, self._signed, handler, call)
+        signed = self._signed(handler, call)  # a millisecond; a thread's turn may take longer
         request = None
 
         async def once() -> Any:
@@ -205,6 +212,25 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return self._packed(handler, await once())
         held = self.held.get(method)
         return self._packed(handler, await (once() if held is None else held(request, call, once)))
+
+    async def _pace(self, call: Call) -> None:
+        """Hold up who calls faster than any platform does, before anything is looked up.
+
+        By address too, so that nobody elsewhere can hold up a platform whose public key it knows.
+
+        Raises:
+            Ended: it has called too often; after a while, so that it does not ask again at once.
+        """
+        now, who = asyncio.get_running_loop().time(), (call.key, host_of(call.peer()))
+        if len(self.due) > MANY:
+            self.due = {it: due for it, due in self.due.items() if due > now}
+        due = max(self.due.get(who, 0.0), now - BEHIND)
+        if due > now + BEHIND:
+            await asyncio.sleep(REST)
+            call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls")
+        self.due[who] = due + (PULL_PACE if call.method in self.held else PACE)
+        if due > now:
+            await asyncio.sleep(due - now)
 
     def _packed(self, handler: grpc.RpcMethodHandler, response: Any) -> bytes:
         content: bytes = handler.response_serializer(response)
@@ -223,7 +249,8 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
             if len(content) > SMALL and call.name not in LARGE:
                 raise StopAsyncIteration
         except StopAsyncIteration:
-            await asyncio.get_running_loop().run_in_executor(self.pool, self.too_large, call)
+            if call.name in LARGE:  # others may have been given up
+                await asyncio.get_running_loop().run_in_executor(self.pool, self.too_large, call)
             call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the message is too large, or none")
         except TimeoutError:
             call.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not come in time")

@@ -50,6 +50,7 @@ log = logging.getLogger("atoll.server")
 HOLD = 20.0  # seconds that a question for work is held open; proxies cut at 60 and more
 LOOK = 0.5  # seconds between two looks at whether a held node is still admitted
 ONLINE = "online"  # of Flower's node states
+TOO_LARGE = "sent no message, or one that is too large"
 HEADS = 2**20  # bytes of a reply without its objects
 
 
@@ -183,13 +184,13 @@ class Fleet(FleetServicer):
         """A reply's head: what is stored of it is bounded, and in nobody else's way."""
         node = request.node.node_id
         try:
-            missing = self._announced(node, request)
+            missing = self._announced(node, context.key, request)
         except ReplyError as fault:
             self._refuse(node, fault, context)
         self.counter.answered.ring()
         return PushMessagesResponse(objects_to_push=missing)
 
-    def _announced(self, node: int, request: PushMessagesRequest) -> list[str]:
+    def _announced(self, node: int, key: bytes, request: PushMessagesRequest) -> list[str]:
         """The objects that a node shall send of its reply; none if nobody waits for it.
 
         Raises:
@@ -206,9 +207,10 @@ class Fleet(FleetServicer):
             raise ReplyError("sent an error that only the server makes", todo=SAME_VERSION)
         replies, state = self.counter.replies, self.state_factory.state()
         missing = replies.announced(node, header, request.message_object_trees[0])
-        if missing is None or state.store_message_res(header) is None:
+        if missing is None:
+            self._tell(key, "replied to a request that is over, or that it was not asked")
             return []
-        return missing
+        return missing if state.store_message_res(header) is not None else []
 
     def _check_run(self, header: Message) -> None:
         """Raises: FlowerError if the run is not running."""
@@ -223,7 +225,8 @@ class Fleet(FleetServicer):
         """A piece of a reply. One that nobody waits for any more is dropped, and told as stored."""
         node = request.node.node_id
         try:
-            self.counter.replies.stored(node, request.object_id, request.object_content)
+            if not self.counter.replies.stored(node, request.object_id, request.object_content):
+                self._tell(context.key, "sent an object that nobody waits for")
         except ReplyError as fault:
             self._refuse(node, fault, context)
         self.counter.answered.ring()
@@ -233,8 +236,8 @@ class Fleet(FleetServicer):
         """A node sent a message beyond what the port takes."""
         node = self.state_factory.state().get_node_id_by_public_key(call.key)
         if node is not None:
-            self.counter.replies.spoil(node, "sent a message that is too large")
-        self._tell(call.key, "sent a message that is too large")
+            self.counter.replies.spoil(node, TOO_LARGE)
+        self._tell(call.key, TOO_LARGE)
         self.counter.answered.ring()
 
     def _refuse(self, node: int, fault: ReplyError, call: Call) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from shared import terminal
+from shared.files import replacing
 from shared.pairs import MOST_NEAREST, NEAREST
 from shared.tables.config import load_platform
 from simulations.benchmarks import (
@@ -24,6 +25,7 @@ from simulations.benchmarks import (
     weighing,
 )
 from simulations.options import CACHE, AsJson, Cache
+from simulations.siege import run as siege
 
 cli = typer.Typer(help="Benchmarks: commands that print figures.", no_args_is_help=True)
 COUNTS = [5, 10, 25, 50]
@@ -215,6 +217,36 @@ def bench_ties(
         return
     for line in ties.lines(figures):
         terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@cli.command("siege", epilog="Example: atoll-sim bench siege --only nonsense-joins --out siege.md")
+def bench_siege(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="An attack by its name; may be given again. All if left out."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table here, as Markdown.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack real server processes on loopback; exit code 1 if one does not hold. Some 25 min."""
+    rows, outcomes = siege.chosen(only or []), []
+    with terminal.showing(quiet=as_json) as progress:
+        for number, row in enumerate(rows):
+            progress(row.name, number, len(rows))
+            outcome = siege.besieged(row)
+            outcomes.append(outcome)
+            if not as_json:
+                for line in siege.lines(outcome):
+                    terminal.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps([siege.figures(outcome) for outcome in outcomes]))
+    if out is not None:
+        with replacing(out) as part:
+            part.write_text(siege.markdown(outcomes), encoding="utf-8")
+    if not all(outcome.finding.passed for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def told(figures: Mapping[str, Any], *, as_json: bool) -> None:

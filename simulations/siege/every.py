@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from simulations.siege import operators
+from simulations.siege import members, operators, outsiders
 from simulations.siege.rows import Row
 
-ROWS: tuple[Row, ...] = (*operators.ROWS,)
+ROWS: tuple[Row, ...] = (*outsiders.ROWS, *members.ROWS, *operators.ROWS)
 
 
 def row_of(name: str) -> Row:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,21 +45,12 @@ def chosen(names: Sequence[str]) -> list[Row]:
         raise ConfigError(f"no attack is called {fault}", todo=f"choose from {known}") from None
 
 
-def besiege(
-    rows: Sequence[Row], *, before: Callable[[Row], None] = lambda _row: None
-) -> Iterator[Outcome]:
-    """Run these rows; each outcome as soon as it is there.
-
-    Args:
-        rows: in this order.
-        before: called when a row begins.
-    """
-    for row in rows:
-        before(row)
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="siege-") as place:
-            finding = in_its_own_process(row, Path(place))
-        yield Outcome(row, finding, time.monotonic() - began)
+def besieged(row: Row) -> Outcome:
+    """Run a row, in an empty folder that is removed afterwards."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="siege-") as place:
+        finding = in_its_own_process(row, Path(place))
+    return Outcome(row, finding, time.monotonic() - began)
 
 
 def in_its_own_process(row: Row, folder: Path) -> Finding:
@@ -89,6 +80,30 @@ def in_its_own_process(row: Row, folder: Path) -> Finding:
         told = f"the attacker ended with {process.returncode}: {''.join(last)[:200]}"
         return Finding(told, passed=False)
     return Finding(**json.loads(file.read_text()))
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """An outcome for people."""
+    row, finding = outcome.row, outcome.finding
+    return [
+        f"{'passed' if finding.passed else 'FAILED'}  {row.name}  ({outcome.seconds:.0f} s)",
+        f"    attack    {row.attack}",
+        f"    required  {row.required}",
+        f"    observed  {finding.observed}",
+    ]
+
+
+def figures(outcome: Outcome) -> dict[str, str | float | bool]:
+    """An outcome for a program."""
+    row = outcome.row
+    return {
+        "name": row.name,
+        "attack": row.attack,
+        "required": row.required,
+        "observed": outcome.finding.observed,
+        "passed": outcome.finding.passed,
+        "seconds": round(outcome.seconds, 1),
+    }
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server import release
 from server.enrolment import Enrolment
 from shared.backbone import BackboneSpec, load_backbone, new_backbone, save_backbone
-from shared.enrolment import hello, join_request
+from shared.enrolment import join_request
 from shared.errors import RoundError
 from shared.signing import private_pem
 from shared.text import find_encoder
@@ -142,7 +143,7 @@ class Target:
     def pace(self, since: float, until: float) -> tuple[int, float]:
         """Rounds between two moments, by seconds since 1970, and the median seconds of one."""
         when = [moment for _number, moment in self.rounds() if since <= moment <= until]
-        gaps = [after - before for before, after in zip(when, when[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(when)]
         return len(when), statistics.median(gaps) if gaps else float("inf")
 
     def memory(self, what: str = "VmRSS") -> float:
@@ -155,14 +156,6 @@ class Target:
     def forget_highest(self) -> None:
         """Have VmHWM begin again from what is in use now."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
-
-    def hello(self) -> float:
-        """Seconds in which the server answers an outsider's Hello; 20 and more if it does not."""
-        began = time.monotonic()
-        with suppress(Exception):
-            hello(self.address, roots=self.roots)
-            return time.monotonic() - began
-        return max(20.0, time.monotonic() - began)
 
     def invite(self, name: str) -> bytes:
         """A secret with which this platform may join."""
