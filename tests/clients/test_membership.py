@@ -5,13 +5,21 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from clients.membership import Membership, exchange_checkpoint, home_of, join, load
+from clients import membership
+from clients.membership import (
+    Membership,
+    evictions_of,
+    exchange_checkpoint,
+    home_of,
+    join,
+    load,
+)
 from server import authority
 from server.enrolment import Enrolment
 from shared import enrolment as wire
@@ -19,7 +27,8 @@ from shared.audit_log import AuditLog
 from shared.channel import ask
 from shared.checkpoints import Checkpoints
 from shared.errors import AtollError, ConfigError, IdentityError
-from shared.signing import private_pem, public_of, write_private
+from shared.evictions import Eviction
+from shared.signing import private_pem, public_of, signing_key, write_private
 from shared.token import Token
 
 if TYPE_CHECKING:
@@ -226,3 +235,25 @@ def test_cas_that_the_coordinator_did_not_sign_are_not_joined(
     with pytest.raises(IdentityError, match="the ca signature does not hold"):
         join(token, coordinator.server, platform_file=platform)
     assert beside(platform) == before
+
+
+def test_a_coordinator_that_has_forgotten_an_eviction_is_told(
+    coordinator: Coordinator, member: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = signing_key(coordinator.home / "signing.key")
+    eviction = Eviction("bazaar", "a" * 64, 1.0).signed(key)
+    evictions_of(member).keep([eviction], member.coordinator)
+    sent: list[tuple[object, list[Eviction]]] = []
+
+    def ask(*words: Any, held: Any = None, evictions: Any = (), **more: Any) -> Any:
+        sent.append((held, list(evictions)))
+        return asked(*words, held=held, evictions=evictions, **more)
+
+    asked = membership.ask
+    monkeypatch.setattr(membership, "ask", ask)
+    audit = AuditLog(member.home / "audit.jsonl")
+    exchange_checkpoint(member, audit)
+    exchange_checkpoint(member, audit)
+    kept = Checkpoints(member.home / "checkpoints").of("coordinator")
+    assert [evictions for _, evictions in sent] == [[], [eviction], [], [eviction]]
+    assert [held for held, _ in sent] == [None, None, kept[0], kept[0]]
