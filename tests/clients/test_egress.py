@@ -65,7 +65,7 @@ GOOD = {
     wire.EVALUATE: wire.metrics_reply(METRICS),
 }
 FIELDS = {
-    wire.HELLO: {"platform", "weight", "backbone", "task"},
+    wire.HELLO: {"platform", "weight", "backbone", "task", "rounds_left"},
     wire.TRAIN: {"base", "weight", "bound", "noise", "receipt"},
     wire.EVALUATE: set[str](),
 }
