@@ -151,11 +151,10 @@ def _parsed(text: object, seal: object) -> Entry | None:
 def _typed(entry: Entry) -> bool:
     """Whether each value is of the type that it is declared with."""
     texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
+    steps = [charge.steps for charge in (entry.charge, *entry.allowance)]
     return (
-        all(isinstance(it, str) for it in texts)
-        and all(type(it.steps) is int for it in (entry.charge, *entry.allowance))
-        and type(entry.number) is int
-        and type(entry.asked.round) is int
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int for number in (entry.number, entry.asked.round, *steps))
         and (entry.of is None or type(entry.of) is int)
         and (entry.payload is None or isinstance(entry.payload, str))
         and entry.kind in ("reserve", "release", "abandon")

@@ -39,7 +39,7 @@ TRAINING = asking.Training(
 
 def _read_all(content: RecordDict) -> None:
     for read in READERS:
-        each(lambda read=read: read(content))
+        each(partial(read, content))
 
 
 def _records(case: bytes) -> None:
