@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,12 @@ REPEATED = (
     "noise",
     "allowance",
 )  # by what ends a reservation
+# What the types say of these three, for a row that was read from a file.
+_WORDS: set[tuple[str, str, str]] = set(
+    product(
+        ("reserve", "release", "abandon"), ("update", "metrics", "sums"), ("simulated", "secure")
+    )
+)
 RESTORE = "put the newest copy back; an older one is refused as well"
 
 
@@ -157,9 +164,7 @@ def _typed(entry: Entry) -> bool:
         and all(type(number) is int for number in (entry.number, entry.asked.round, *steps))
         and (entry.of is None or type(entry.of) is int)
         and (entry.payload is None or isinstance(entry.payload, str))
-        and entry.kind in ("reserve", "release", "abandon")
-        and entry.asked.purpose in ("update", "metrics", "sums")
-        and entry.noise in ("simulated", "secure")
+        and (entry.kind, entry.asked.purpose, entry.noise) in _WORDS
         and isinstance(entry.plan, dict)
         and all(isinstance(it, int | float | str) for it in entry.plan.values())
         and type(entry.time) in (int, float)
