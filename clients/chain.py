@@ -158,12 +158,13 @@ def _parsed(text: object, seal: object) -> Entry | None:
 def _typed(entry: Entry) -> bool:
     """Whether each value is of the type that it is declared with."""
     texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
+    payload: object = entry.payload  # the types are what is checked
     steps = [charge.steps for charge in (entry.charge, *entry.allowance)]
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(number) is int for number in (entry.number, entry.asked.round, *steps))
         and (entry.of is None or type(entry.of) is int)
-        and (entry.payload is None or isinstance(entry.payload, str))
+        and (payload is None or isinstance(payload, str))
         and (entry.kind, entry.asked.purpose, entry.noise) in _WORDS
         and isinstance(entry.plan, dict)
         and all(isinstance(it, int | float | str) for it in entry.plan.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +58,7 @@ def test_more_tensors_than_any_file_of_ours_holds_are_refused(
         read(path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff" * 8, b"\xff" * 7 + b"\x7f", os.urandom(7)])
+@pytest.mark.parametrize("raw", [b"", b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"atensor"])
 def test_a_header_that_lies_of_its_length_is_refused(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(raw)
