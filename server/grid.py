@@ -284,32 +284,34 @@ class LinkGrid(Grid):
         Those whose tensors are still on their way stay in `arriving`, by request.
         """
         replies = self.counter.replies
+        away: dict[str, Message] = {}
         for header in self.state.get_message_res(message_ids=numbers, run_id=self.run_id):
             number = header.metadata.reply_to_message_id
-            if flowers_own(header):
-                with self.counter.objects:
-                    self.state.object_store.delete(header.metadata.message_id)
-                self._forget({number})
-                yield number, header
-            else:
-                arriving[number] = header
+            (away if flowers_own(header) else arriving)[number] = header
         for number in numbers.intersection(replies.spoilt()) - arriving.keys():
             self._forget({number})
             yield number, None  # who sent it was told, and the log
         for number, header in list(arriving.items()):
             try:
                 if (contents := replies.taken(number)) is None:
-                    if number in replies:
-                        continue
-                    reply = None
-                else:
-                    reply = read_reply(header, contents)
+                    if number not in replies:  # nobody waits for it any more
+                        del arriving[number]
+                    continue
+                reply: Message | None = read_reply(header, contents)
             except ReplyError as fault:
                 self._warn(header.metadata.src_node_id, fault.what)
                 reply = None
             del arriving[number]
             self._forget({number})
             yield number, reply
+        # Last: a node may have gone after all of its reply was here.
+        for number, header in away.items():
+            with self.counter.objects:
+                self.state.object_store.delete(header.metadata.message_id)
+            if number in replies:
+                arriving.pop(number, None)
+                self._forget({number})
+                yield number, header
 
     def _forget(self, numbers: set[str]) -> None:
         self.state.delete_messages(numbers)
