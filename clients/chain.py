@@ -137,20 +137,22 @@ def _parsed(text: object, seal: object) -> Entry | None:
 
 
 def _typed(entry: Entry) -> bool:
-    """Whether each value is of the type that it is declared with."""
-    texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
+    """Whether each value is of the type that it is declared with, whatever a file gave it."""
+    told: dict[str, object] = {**vars(entry), **vars(entry.charge), **vars(entry.asked)}
+    plan, time = told["plan"], told["time"]
+    texts = ("dataset", "unit", "before", "run", "adapter")
     return (
-        all(isinstance(it, str) for it in texts)
-        and type(entry.number) is type(entry.asked.round) is type(entry.charge.steps) is int
-        and (entry.of is None or type(entry.of) is int)
-        and (entry.payload is None or isinstance(entry.payload, str))
-        and entry.kind in ("reserve", "release", "abandon")
-        and entry.asked.purpose in ("update", "metrics", "sums")
-        and entry.noise in ("simulated", "secure")
-        and isinstance(entry.plan, dict)
-        and all(isinstance(it, int | float | str) for it in entry.plan.values())
-        and type(entry.time) in (int, float)
-        and 0 <= entry.time <= LATEST
+        all(isinstance(told[name], str) for name in texts)
+        and all(type(told[name]) is int for name in ("number", "round", "steps"))
+        and (told["of"] is None or type(told["of"]) is int)
+        and (told["payload"] is None or isinstance(told["payload"], str))
+        and told["kind"] in ("reserve", "release", "abandon")
+        and told["purpose"] in ("update", "metrics", "sums")
+        and told["noise"] in ("simulated", "secure")
+        and isinstance(plan, dict)
+        and all(isinstance(it, int | float | str) for it in plan.values())
+        and isinstance(time, int | float)
+        and 0 <= time <= LATEST
     )
 
 

@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS platforms (
     signing_key TEXT NOT NULL UNIQUE, joined REAL NOT NULL, evicted REAL, seen REAL, ca TEXT);
 CREATE UNIQUE INDEX IF NOT EXISTS live ON platforms (name) WHERE evicted IS NULL;
 """
+# SQLite's own words name what is damaged, in its bytes, which need not be UTF-8.
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _ENROLLED = (
     "SELECT name, node_key, signing_key, (SELECT count(*) FROM platforms AS other"
     " WHERE other.name = platforms.name AND other.id < platforms.id)"
@@ -196,7 +198,7 @@ class Enrolment:
     def _found(self, query: str, *values: str | bytes) -> list[tuple[Any, ...]]:
         try:
             return self._reading().execute(query, values).fetchall()
-        except sqlite3.Error as fault:
+        except FAULTS as fault:
             raise self._unusable(fault) from fault
 
     def _reading(self) -> sqlite3.Connection:
@@ -216,7 +218,7 @@ class Enrolment:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = FULL")
             base.executescript(SCHEMA)
-        except (sqlite3.Error, OSError) as fault:
+        except (*FAULTS, OSError) as fault:
             raise self._unusable(fault) from fault
         return base
 
@@ -228,7 +230,7 @@ class Enrolment:
             base.execute("BEGIN IMMEDIATE")
             yield base
             base.execute("COMMIT")
-        except sqlite3.Error as fault:
+        except FAULTS as fault:
             raise self._unusable(fault) from fault
         finally:
             if base.in_transaction:
