@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +32,6 @@ REPEATED = (
     "noise",
     "allowance",
 )  # by what ends a reservation
-# What the types say of these three, for a row that was read from a file.
-_WORDS: set[tuple[str, str, str]] = set(
-    product(
-        ("reserve", "release", "abandon"), ("update", "metrics", "sums"), ("simulated", "secure")
-    )
-)
 RESTORE = "put the newest copy back; an older one is refused as well"
 
 
@@ -156,20 +149,23 @@ def _parsed(text: object, seal: object) -> Entry | None:
 
 
 def _typed(entry: Entry) -> bool:
-    """Whether each value is of the type that it is declared with."""
-    texts = (entry.dataset, entry.unit, entry.before, entry.asked.run, entry.asked.adapter)
-    payload: object = entry.payload  # the types are what is checked
-    steps = [charge.steps for charge in (entry.charge, *entry.allowance)]
+    """Whether each value is of the type that it is declared with, whatever a file gave it."""
+    told: dict[str, object] = {**vars(entry), **vars(entry.charge), **vars(entry.asked)}
+    plan, time = told["plan"], told["time"]
+    texts = ("dataset", "unit", "before", "run", "adapter")
     return (
-        all(isinstance(text, str) for text in texts)
-        and all(type(number) is int for number in (entry.number, entry.asked.round, *steps))
-        and (entry.of is None or type(entry.of) is int)
-        and (payload is None or isinstance(payload, str))
-        and (entry.kind, entry.asked.purpose, entry.noise) in _WORDS
-        and isinstance(entry.plan, dict)
-        and all(isinstance(it, int | float | str) for it in entry.plan.values())
-        and type(entry.time) in (int, float)
-        and 0 <= entry.time <= LATEST
+        all(isinstance(told[name], str) for name in texts)
+        and all(type(told[name]) is int for name in ("number", "round", "steps"))
+        and all(type(charge.steps) is int for charge in entry.allowance)
+        and (told["of"] is None or type(told["of"]) is int)
+        and (told["payload"] is None or isinstance(told["payload"], str))
+        and told["kind"] in ("reserve", "release", "abandon")
+        and told["purpose"] in ("update", "metrics", "sums")
+        and told["noise"] in ("simulated", "secure")
+        and isinstance(plan, dict)
+        and all(isinstance(it, int | float | str) for it in plan.values())
+        and isinstance(time, int | float)
+        and 0 <= time <= LATEST
     )
 
 

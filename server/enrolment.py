@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS restores (accepted REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS suspended (platform INTEGER PRIMARY KEY);
 """
 _CONFIRMED = "id NOT IN (SELECT platform FROM suspended)"
+# SQLite's own words name what is damaged, in its bytes, which need not be UTF-8.
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _ENROLLED = (
     "SELECT name, node_key, signing_key, (SELECT count(*) FROM platforms AS other"
     " WHERE other.name = platforms.name AND other.id < platforms.id)"
@@ -274,7 +276,7 @@ class Enrolment:
     def _found(self, query: str, *values: str | bytes) -> list[tuple[Any, ...]]:
         try:
             return self._reading().execute(query, values).fetchall()
-        except sqlite3.Error as fault:
+        except FAULTS as fault:
             raise self._unusable(fault) from fault
 
     def _reading(self) -> sqlite3.Connection:
@@ -294,7 +296,7 @@ class Enrolment:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = FULL")
             base.executescript(SCHEMA)
-        except (sqlite3.Error, OSError) as fault:
+        except (*FAULTS, OSError) as fault:
             raise self._unusable(fault) from fault
         return base
 
@@ -306,7 +308,7 @@ class Enrolment:
             base.execute("BEGIN IMMEDIATE")
             yield base
             base.execute("COMMIT")
-        except sqlite3.Error as fault:
+        except FAULTS as fault:
             raise self._unusable(fault) from fault
         finally:
             if base.in_transaction:

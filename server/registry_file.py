@@ -227,7 +227,7 @@ def in_one_line(path: Path) -> Iterator[None]:
 def damaged(path: Path, why: str) -> RoundError:
     """The error for a registry that cannot be read."""
     return RoundError(
-        f"cannot be read ({why})",
+        f"cannot be read ({why[:200]})",
         where=path,
         todo="restore it from a backup, or use another folder",
     )
