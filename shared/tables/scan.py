@@ -29,6 +29,7 @@ from shared.tables.sources import Source, files_of, opened, whole, without_panic
 
 EMPTY = "the table is empty"  # no row of data, or blank ones only
 MAX_LISTED = 20  # columns; a message is one line
+MAX_NAME = 60  # characters of a column's name in it
 _UUID = 16  # bytes
 _REWRITE = "write the file anew, or correct its format in the platform's TOML"
 
@@ -314,7 +315,7 @@ def _unfit(
         return ColumnError(what, where=path, todo="name the columns there")
     there = paths(kinds)
     near = get_close_matches(column, there, n=1)
-    nearest = f", nearest {near[0]!r}" if near else ""
+    nearest = f", nearest {_short(near[0])!r}" if near else ""
     what = f"no column {column!r}{nearest}; the columns are {_listed(there)}"
     return ColumnError(what, where=path, todo=todo)
 
@@ -324,7 +325,13 @@ def _section(table: Table) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
+    return ", ".join(_short(name) for name in names[:MAX_LISTED]) + (
+        ", …" if len(names) > MAX_LISTED else ""
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def _empty(path: Path) -> DataError:

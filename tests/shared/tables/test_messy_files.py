@@ -299,3 +299,8 @@ def test_a_deeply_nested_row_is_one_line(tmp_path: Path) -> None:
     deep = json_events() + '{"user": ' + "[" * 50_000 + "]" * 50_000 + "}\n"
     message = told(tmp_path, deep, names=("e.jsonl", "items.csv"))
     assert "row 10 is nested too deeply" in message or "row 10 is not a JSON" in message
+
+
+def test_a_long_header_is_cut_in_the_message(tmp_path: Path) -> None:
+    for header in ("[" * 100_000, '"' * 1500, "," * 50_000):
+        assert len(told(tmp_path, f"{header}\nx\n")) < 2000
