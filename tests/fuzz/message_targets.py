@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ TRAINING = asking.Training(
 
 def _read_all(content: RecordDict) -> None:
     for read in READERS:
-        each(lambda read=read: read(content))
+        each(partial(read, content))
 
 
 def _records(case: bytes) -> None:

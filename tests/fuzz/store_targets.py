@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +162,8 @@ def _read_registry(registry: Registry) -> None:
     each(lambda: registry.settle({"rounds": 3}))
     for version in registry.versions():
         each(version.tensors)
-        each(lambda version=version: registry.report(version))
-        each(lambda version=version: registry.verify(version.manifest.version))
+        each(partial(registry.report, version))
+        each(partial(registry.verify, version.manifest.version))
 
 
 def _registry_rows(case: bytes) -> None:
