@@ -68,7 +68,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, object], *, path: Pa
     for name, value in before.items():
         if now.get(name) != value:
             raise RoundError(
-                f"the rounds recorded have {name} = {value}, not {now.get(name)}",
+                f"the rounds recorded have {name[:80]} = {str(value)[:200]}, not {now.get(name)}",
                 where=path,
                 todo="set it to what it was, or use another folder",
             )

@@ -59,6 +59,8 @@ def unpack(content: Content, key: str) -> dict[str, NDArray[np.float32]]:
     for name, array in record.items():
         if len(name) > MAX_TENSOR_NAME:
             raise ReplyError(f"a tensor's name has {len(name)} characters", todo=SAME_VERSION)
+        if any("\ud800" <= mark <= "\udfff" for mark in name):  # which cannot be hashed
+            raise ReplyError(f"a tensor's name {name!r} is not Unicode", todo=SAME_VERSION)
         shape = tuple(array.shape)
         if len(shape) > MAX_AXES:
             raise ReplyError(f"tensor {name!r} has {len(shape)} axes", todo=SAME_VERSION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ from shared.adapter import load_adapter, save_adapter
 from shared.audit_lines import Entry, parsed, sealed
 from shared.backbone import BackboneSpec, load_backbone, new_backbone, save_backbone
 from shared.checkpoints import Checkpoint, Checkpoints, read_checkpoints
-from shared.signing import canonical
+from shared.signing import canonical, digest
 from tests.fuzz.fuzz_target import Target
 from tests.fuzz.material import (
     ADAPTER,
@@ -128,7 +127,7 @@ def _audit_entry(case: bytes) -> None:
         return
     fields.pop("hash", None)
     try:
-        line = canonical({**fields, "hash": hashlib.sha256(canonical(fields)).hexdigest()})
+        line = canonical({**fields, "hash": digest(canonical(fields))})
     except (ValueError, RecursionError):
         return
     _audit_log(line + b"\n")

@@ -171,3 +171,20 @@ def test_a_field_in_order_is_read_as_it_is() -> None:
     assert records.text(fields, "t") == "礁" * 64
     assert (records.number(fields, "n"), records.whole(fields, "n")) == (3.0, 3)
     assert records.number(fields, "f") == -0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "why"),
+    [
+        ("\ud800", Array("float32", (1,), "raw.little-endian", b"\0" * 4), "is not Unicode"),
+        ("w", Array("f" * 5_000, (1,), "raw.little-endian", b"\0" * 4), "tensor 'w' is f{20} in"),
+        ("w", Array("float32", (2**31,) * 9, "raw.little-endian", b""), "has 9 axes"),
+    ],
+)
+def test_a_tensor_that_no_line_can_name_or_no_memory_hold_is_refused(
+    name: str, array: Array, why: str
+) -> None:
+    content = RecordDict({"update": ArrayRecord({name: array})})
+    with pytest.raises(ReplyError, match=why) as fault:
+        records.unpack(content, "update")
+    assert len(str(fault.value)) < 500
