@@ -58,7 +58,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients.chain import Asked, Entries, Entry
@@ -225,12 +225,13 @@ def rounds_left(allowance: Allowance, plan: Plan) -> int:
 
 def _wanted(policy: Policy, plan: Plan, rounds: int) -> list[Charge]:
     """The multiset of a policy alone, with so many rounds."""
-    found = [plan.charge] * rounds
-    if (sums := sums_charge(policy)) is not None:
-        found += [sums] * policy.sums_releases
-    if (metrics := metrics_charge(policy)) is not None:
-        found += [metrics] * policy.metrics_for(rounds)
-    return found
+    counts = [(plan.charge, rounds), (sums_charge(policy), policy.sums_releases)]
+    counts.append((metrics_charge(policy), policy.metrics_for(rounds)))
+    return [
+        replace(charge, steps=charge.steps * count)
+        for charge, count in counts
+        if charge is not None and count > 0
+    ]
 
 
 def _most(fits: Callable[[int], bool], *, guess: int) -> int:

@@ -48,6 +48,8 @@ def federate(
     say_budgets(roster.members, federation, federation.rounds - max(registry.rounds(), default=0))
     standing = registry.standing()
     reports = recorded(registry, standing.run)
+    # The round in which a server went down may have been answered: to answer again costs nothing.
+    repeated = registry.rounds()[-1] + 1 if registry.rounds() else None
     if not registry.rounds():
         signature = registry.signature(state.adapter)
         scores = evaluate(nodes, state, roster.members, federation, standing, signature)
@@ -55,10 +57,11 @@ def federate(
     without_quorum = 0
     for round_ in range(registry.rounds()[-1] + 1, federation.rounds + 1):
         roster, here = gathered(roster, nodes, state.adapter, federation, round_=round_)
-        exhausted = check_budgets(here, federation, round_)
+        able = here if round_ == repeated else with_budget(here)
+        exhausted = check_budgets(here, able, federation, round_)
         began = time.monotonic()
         tired = resting(reports, round_)
-        asked = invited(here, federation, round_, tired)
+        asked = invited(able, federation, round_, tired)
         signature = registry.signature(state.adapter)
         trained = train(nodes, state, asked, federation, round_, standing, signature)
         standing = trusted(standing, trained.read)
@@ -132,7 +135,6 @@ def invited(
     here: Members, federation: Federation, round_: int, tired: frozenset[str]
 ) -> dict[int, wire.Member]:
     """Who is asked to train: nobody, and no budget is spent, if they are fewer than the quorum."""
-    here = with_budget(here)
     if len(here) < federation.quorum:
         return {}
     cohort = choose(
@@ -146,13 +148,20 @@ def invited(
     return {node: here[node] for node in cohort}
 
 
-def check_budgets(here: Members, federation: Federation, round_: int) -> dict[str, str]:
+def check_budgets(
+    here: Members, able: Members, federation: Federation, round_: int
+) -> dict[str, str]:
     """Why those here who have no budget left are not asked, by name.
+
+    Args:
+        here: who could be asked but for that.
+        able: those of them who are asked.
+        federation: its quorum.
+        round_: the round to come.
 
     Raises:
         RoundError: with them there would be a quorum, without them there is none.
     """
-    able = with_budget(here)
     if len(able) < federation.quorum <= len(here):
         raise RoundError(
             f"{len(able)} of {len(here)} platforms have rounds left in their privacy budgets,"

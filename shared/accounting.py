@@ -222,8 +222,9 @@ def _largest(kind: Mechanism, noise: float, rate: float) -> float:
     """About the largest loss of one mechanism that has to be looked at, nats."""
     if kind == "laplace":
         return 1 / max(noise, 1e-6)
+    noise = min(max(noise, 1e-3), LARGEST_NOISE)
     far = 1 + 9 * noise  # a sum nine standard deviations out
-    exponent = (2 * far - 1) / (2 * max(noise, 1e-3) ** 2)
+    exponent = (2 * far - 1) / (2 * noise**2)
     return max(exponent + math.log(rate), math.log1p(rate * math.expm1(min(exponent, 700.0))))
 
 

@@ -221,7 +221,7 @@ def policy_of(
         pairs=None if sums is None else Path(os.path.abspath(base / sums.pairs)),
         sums_noise=noise,
         sums_releases=1 if sums is None else sums.releases,
-        metrics_releases=metrics_releases,
+        metrics_releases=0 if made is None else metrics_releases,
     )
 
 

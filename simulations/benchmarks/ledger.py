@@ -26,8 +26,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn, TypedDict
 
+from clients.allowance import allowance_of
 from clients.ledger import Asked, Entry, Ledger, entries
-from shared.accounting import Charge, epsilon
 from shared.plan import Plan
 from shared.tables.policy import Policy
 from shared.text import Progress, silent
@@ -222,11 +222,10 @@ def compare(entries: Sequence[Entry], left: Sequence[str]) -> tuple[set[str], in
 def _span(site: Site) -> float:
     """Seconds from a child's start to the end of its second cycle, measured.
 
-    Costs of as many releases as one ledger will see are told first: a child inherits them, and
-    spends its time where a kill can do harm.
+    The allowance is computed first: a child inherits the costs that it consists of, and spends its
+    time where a kill can do harm.
     """
-    for steps in range(1, 6 * KILLS_A_LEDGER):
-        epsilon([Charge(PLAN.noise_multiplier, steps=steps)], PLAN.delta)
+    allowance_of([], policy=site.policy)
     begun = time.monotonic()
     child = Child(site)
     try:

@@ -160,3 +160,13 @@ def test_rounds_left_that_cannot_be_are_refused(left: int) -> None:
     reply = wire.hello_reply(wire.Member("a", 1.0, "b", "t", left))
     with pytest.raises(ReplyError, match="rounds left"):
         wire.read_member(reply)
+
+
+def test_after_a_restart_the_round_that_may_have_been_answered_is_asked_of_all(
+    run: Callable[..., Registry], tmp_path: Path
+) -> None:
+    run(Shops({"a": -1, "b": -1}), rounds=1)
+    nodes = Shops({"a": -1, "b": 0})  # its last round may be the one that was not recorded
+    run(nodes, rounds=3)
+    assert [nodes.rounds_of(name) for name in "ab"] == [[2, 3], [2]]
+    assert list(Registry(tmp_path).load(3)[1].refused) == ["b"]
