@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.app import SIMULATED, app, randomness
+from clients.item_data import ItemData, item_data
 from clients.ledger import Asked, entries
 from clients.platform import open_platform
 from clients.randomness import Randomness, Stream, simulated
@@ -24,6 +26,7 @@ from shared.accounting import Charge
 from shared.adapter import Adapter
 from shared.asking import Standing
 from shared.backbone import Backbone, load_backbone, read_slots, save_backbone
+from shared.catalogue import Catalogue
 from shared.errors import DataError
 from shared.pairs import near, save_pairs
 from shared.tables.config import load_platform
@@ -46,6 +49,7 @@ steps = 1
 noise_multiplier = 6.0
 """
 SUMS = '[sums]\npairs = "pairs.safetensors"\nnoise_multiplier = 2.0\n'
+ROUND = Charge(6.0, 0.5)  # of this Plan
 ITEMS = tuple(f"shop-{place:02}" for place in range(16))
 LATER = Receipt(9, "a" * 64)  # of a ledger that has come further than any here
 
@@ -250,7 +254,7 @@ def test_work_that_failed_once_fails_again_without_touching_a_row(shop: Path) ->
         raise MemoryError
 
     def again(work: Callable[[], bytes]) -> None:
-        charged(policy_of(shop), asked_for, Charge(6.0), work, noise="secure", receipt=None)
+        charged(policy_of(shop), asked_for, ROUND, work, noise="secure", receipt=None)
 
     with pytest.raises(MemoryError):
         again(failing)
@@ -271,7 +275,7 @@ def test_what_is_released_stands_in_the_ledger_before_work_and_before_it_is_retu
 
     asked_for = Asked("update", "run", 1, "adapter")
     payload, receipt = charged(
-        policy_of(shop), asked_for, Charge(6.0), work, noise="secure", receipt=None
+        policy_of(shop), asked_for, ROUND, work, noise="secure", receipt=None
     )
     last = entries(policy_of(shop))[-1]
     assert (kinds, payload) == ([["reserve"]], b"payload")
@@ -281,13 +285,15 @@ def test_what_is_released_stands_in_the_ledger_before_work_and_before_it_is_retu
 def test_under_a_plan_a_platform_computes_on_no_gpu(
     shop: Path, make_platform: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked_for: list[str] = []
+    gpu, cpu = torch.device("cpu", 0), torch.device("cpu")  # "cpu:0" stands for a GPU
+    devices: list[torch.device] = []
 
-    def picked(use: str) -> torch.device:
-        asked_for.append(use)
-        return torch.device("cpu")
+    def placed(catalogue: Catalogue, *, device: torch.device, **how: Any) -> ItemData:
+        devices.append(device)
+        return item_data(catalogue, device=device, **how)
 
-    monkeypatch.setattr("clients.platform.pick_device", picked)
+    monkeypatch.setattr("clients.platform.pick_device", {"never": cpu, "auto": gpu}.__getitem__)
+    monkeypatch.setattr("clients.platform.item_data", placed)
     open_platform(load_platform(shop))
     open_platform(load_platform(make_platform(tmp_path / "open")))
-    assert asked_for == ["never", "auto"]
+    assert devices == [cpu, gpu]

@@ -54,7 +54,14 @@ class InProcess(Worker):
     answers: Answer = staticmethod(honest)
     started: ClassVar[list[InProcess]] = []
 
-    def __init__(self, approvals: Approvals, digest: str, *, scratch: Path) -> None:
+    def __init__(
+        self,
+        approvals: Approvals,
+        digest: str,
+        *,
+        scratch: Path,
+        revoked: Callable[[], None] = lambda: None,
+    ) -> None:
         self.digest, self.over = digest, False
         approvals.content(digest)
         self.started.append(self)
