@@ -185,7 +185,7 @@ def verdict(platform: Mapping[str, Any]) -> Verdict:
 def trained_alone(metrics: Mapping[str, Any]) -> bool:
     """Whether the run had one platform, which was trained without a federation."""
     platforms = list(metrics["platforms"].values())
-    scorers = platforms[0]["scorers"] if len(platforms) == 1 else {}
+    scorers = platforms[0].get("scorers", {}) if len(platforms) == 1 else {}
     return "local" in scorers and "federated" not in scorers
 
 

@@ -120,7 +120,10 @@ def test_an_audit_is_attached_with_the_checks_of_every_epsilon(
         (["report", "--verify", "SHOP"], "SHOP: "),
         (["report", "-p", "SHOP", "--audit", "SHOP"], "SHOP: is no audit"),
         (["report", "-p", "SHOP", "--audit", "gone.json"], "gone.json: is no audit"),
-        (["report", "-p", "SHOP", "--statement", "SHOP"], "SHOP: unknown key"),
+        (
+            ["report", "-p", "SHOP", "--statement", "SHOP"],
+            "SHOP: is a platform's file, which is not asked for here",
+        ),
     ],
 )
 def test_what_no_report_can_be_made_of_is_told_in_one_line(

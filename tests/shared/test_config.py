@@ -133,5 +133,5 @@ def test_a_byte_order_mark_before_toml_is_skipped(tmp_path: Path) -> None:
 )
 def test_toml_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "w.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"w\.toml: is nested too deeply; give a TOML file"):
+    with pytest.raises(ConfigError, match=r"w\.toml: holds (values nested|a key of) more than 32"):
         read_toml(tmp_path / "w.toml", World)

@@ -127,7 +127,7 @@ class _Model(Section):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"a = " + b"[" * 5_000, "holds nested more than 32 levels deep"),
+        (b"a = " + b"[" * 5_000, "holds values nested more than 32 levels deep"),
         (b"path = " + b"9" * 5_000, "holds an integer of more than 64 bits"),
         (b"a." * 5_000 + b"a = 1", "holds a key of more than 32 parts"),
         (b"a" * 5_000 + b" = 1", r"unknown key 'a{100}...'"),

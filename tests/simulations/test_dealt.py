@@ -148,7 +148,8 @@ def test_one_catalogue_of_the_embedded_world_is_dealt_out(
     assert not set(large.rows.histories.shoppers) & set(small.rows.histories.shoppers)
     assert len(large.rows.catalogue) == 3000
     assert set(small.rows.catalogue.items) < set(large.rows.catalogue.items)
-    assert load_platform(found.files["small"]) == small.config
+    # A cache outside of the run's folder is not named: the folder can be moved.
+    assert load_platform(found.files["small"]) == replace(small.config, cache=None)
     assert sorted(it.name for it in (out / "data").iterdir()) == ["everyone", "large", "small"]
     other = prepare(dealt("[0.0, 0.7]", 0.8), tmp_path / "other", cache=cache, seed=2).platforms[0]
     assert other.config.events.part == large.config.events.part
