@@ -80,7 +80,7 @@ class Replies:
             reply = self._requests.get(metadata.reply_to_message_id)
             if reply is None:
                 return None
-            if node not in (reply.node, metadata.src_node_id) or reply.node != node:
+            if reply.node != node:
                 raise ReplyError("replied to another platform's request", todo=SAME_VERSION)
             if metadata.src_node_id != node:
                 reply.spoilt = "replied under another platform's number"

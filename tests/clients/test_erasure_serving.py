@@ -21,6 +21,7 @@ from clients.erasure_plan import Request
 from clients.ledger import entries
 from clients.platform import Platform, open_platform
 from clients.randomness import secure
+from clients.sums_update import counted
 from clients.supernode import SuperNode
 from clients.train import update, validation
 from shared import asking
@@ -29,8 +30,10 @@ from shared.audit_log import AuditLog
 from shared.bundle import PROJECT, pack
 from shared.errors import ConfigError, DataError
 from shared.health import Health
+from shared.pairs import near, save_pairs
 from shared.tables.config import load_platform
 from shared.tables.erasure_list import new_list, save_list
+from shared.tasks import co_visitation
 from shared.training import WHOLE, Recipe
 
 PLAN = """
@@ -97,6 +100,25 @@ def test_a_round_on_rows_that_were_read_before_an_erasure_is_refused_and_costs_n
     assert entries(policy) == []
     train(open_platform(load_platform(path)))
     assert [it.kind for it in entries(policy)] == ["reserve", "release"]
+
+
+def test_sums_of_rows_that_were_read_before_an_erasure_are_refused_and_cost_nothing(
+    make_platform: Make, tmp_path: Path
+) -> None:
+    items = tuple(f"shop-{place:02}" for place in range(8))
+    vectors = np.eye(len(items), dtype=np.float32)
+    save_pairs(near(items, vectors, count=4), tmp_path / "pairs.safetensors")
+    sums = '[sums]\npairs = "pairs.safetensors"\nnoise_multiplier = 20.0\n'
+    path = make_platform(tmp_path, privacy=PLAN, more=sums)
+    platform = open_platform(load_platform(path))
+    erase_ada(path)
+    untrained = co_visitation.untrained(platform.places.pairs)
+    asked = asking.Training(1, 1, 1, 4, 0.05, "cosine", 0)
+    with pytest.raises(DataError, match="a shopper was erased since the rows were read"):
+        counted(platform, untrained, asked, Standing("run"), randomness=secure())
+    policy = platform.config.policy
+    assert policy is not None
+    assert entries(policy) == []
 
 
 def test_without_a_plan_an_update_of_erased_rows_does_not_leave_either(

@@ -126,13 +126,34 @@ def code_of(lagoon: Lagoon, offered: Bundle) -> int | None:
 
 
 def test_a_running_bundle_opens_the_door_to_no_other_and_not_to_itself_once_rejected(
-    lagoon: Lagoon, node: Callable[..., SuperNode]
+    lagoon: Lagoon, node: Callable[..., SuperNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: list[Message] = []
+
+    def answers(message: Message) -> Message:
+        seen.append(message)
+        return honest(message)
+
     made = node()
+    monkeypatch.setattr(InProcess, "answers", staticmethod(answers))
     assert code_of(lagoon, ONE) is None
     assert code_of(lagoon, OTHER) == Refusal.UNAPPROVED
     assert code_of(lagoon, ONE) is None
     made.approvals.reject(ONE.digest)
+    assert code_of(lagoon, ONE) == Refusal.UNAPPROVED
+    assert len(seen) == 2  # what was asked after the rejection no code of the bundle has seen
+
+
+def test_an_answer_of_a_bundle_that_was_rejected_meanwhile_does_not_leave(
+    lagoon: Lagoon, node: Callable[..., SuperNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = node()
+
+    def rejected(message: Message) -> Message:
+        made.approvals.reject(ONE.digest)
+        return honest(message)
+
+    monkeypatch.setattr(InProcess, "answers", staticmethod(rejected))
     assert code_of(lagoon, ONE) == Refusal.UNAPPROVED
 
 

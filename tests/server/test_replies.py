@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -18,6 +19,7 @@ from clients.link import Link
 from server import replies
 from server.grid import LinkGrid
 from shared import records, wire
+from shared.errors import ReplyError
 from simulations.lagoon import BUNDLE, Lagoon, ask, content, echo, here
 from simulations.siege import members
 
@@ -115,6 +117,26 @@ def test_what_a_platform_announces_is_not_in_the_way_of_an_equal_part_of_another
     assert reply is not None
     assert grid.name_of(reply.metadata.src_node_id) == "a"
     assert not reply.has_error()
+
+
+def test_a_request_takes_one_reply_and_of_the_node_that_was_asked() -> None:
+    kept = replies.Replies()
+    kept.asked("request", 1, 100)
+
+    def announced(node: int, number: str) -> list[str] | None:
+        metadata = SimpleNamespace(
+            src_node_id=node, message_id=number, reply_to_message_id="request"
+        )
+        header = SimpleNamespace(metadata=metadata)
+        return kept.announced(node, header, ObjectTree(object_id=number))  # type: ignore[arg-type]
+
+    with pytest.raises(ReplyError, match="another platform's request"):
+        announced(2, "other")
+    assert kept.spoilt() == []  # the one that was asked can still answer
+    assert announced(1, "first") == ["first"] == announced(1, "first")
+    with pytest.raises(ReplyError, match="replied twice"):
+        announced(1, "second")
+    assert kept.spoilt() == ["request"]
 
 
 def test_a_reply_that_is_whole_counts_though_its_node_goes_in_the_same_moment(

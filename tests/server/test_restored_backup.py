@@ -19,7 +19,7 @@ from server.enrolment import Enrolment
 from server.enrolment_service import handlers
 from server.home import load_home, make_home
 from server.restored import Guard
-from server.witness import server_log, witness_of
+from server.witness import server_log, witness_of, write_mark
 from shared import enrolment as wire
 from shared.audit_log import entries, verify
 from shared.channel import REQUEST
@@ -222,6 +222,20 @@ def test_what_this_coordinator_did_not_sign_changes_nothing(
     guard.check()
     assert server.live() == ["bazaar", "kiosk"]
     assert guard.look() is None
+
+
+def test_a_checkpoint_that_another_key_signed_is_refused_from_the_disk_too(
+    server: Server, make_keys: MakeKeys
+) -> None:
+    witness = witness_of(load_home(server.home))
+    assert witness is not None
+    forged = Checkpoint(99, "a" * 64, 2e9, "").signed(make_keys().signing)
+    for path in (server.home / "later.head", witness.path):
+        write_mark(path, forged)
+        with pytest.raises(AuditError, match="is no checkpoint of this coordinator"):
+            server.guard().look()
+        path.unlink()
+    assert server.guard().look() is None
 
 
 def test_an_old_checkpoint_of_this_very_log_is_no_evidence(server: Server) -> None:

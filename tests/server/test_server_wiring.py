@@ -51,6 +51,7 @@ def test_a_run_signs_its_requests_with_the_coordinators_key_and_writes_down_its_
     home: ServerHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs: list[dict[str, Any]] = []
+    grid = SimpleNamespace()
 
     class Link:
         """Whose run has begun."""
@@ -61,7 +62,7 @@ def test_a_run_signs_its_requests_with_the_coordinators_key_and_writes_down_its_
         @contextmanager
         def run(self, _bundle: object, config: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
             configs.append(config)
-            yield SimpleNamespace(), SimpleNamespace(run_id=7)
+            yield grid, SimpleNamespace(run_id=7)
 
     audit = AuditLog(home.path / "audit.jsonl")
     monkeypatch.setattr(up, "current", lambda _home: BUNDLE)
@@ -74,3 +75,4 @@ def test_a_run_signs_its_requests_with_the_coordinators_key_and_writes_down_its_
     assert config["signing"] == str(home.path / "signing.key")
     (entry,) = entries(audit.path)
     assert (entry.event, entry.fields) == ("run", {"bundle": BUNDLE.digest, "run": "7"})
+    assert grid.check == guard.check  # evidence of a restore that comes in mid-run ends it

@@ -80,6 +80,7 @@ def test_toml_within_the_limits_is_read(document: bytes, value: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("document", "why"),
     [
+        (b"a." * 40 + b"a = 1", f"more than {MOST_KEY_PARTS} parts"),
         (b"a = " + b"[" * 33 + b"]" * 33, "nested more than 32 levels"),
         (b"a = " + b"[" * 100_000, "nested more than 32 levels"),
         (b"a = " + b"{a = " * 20_000, "nested more than 32 levels"),
