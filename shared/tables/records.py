@@ -121,13 +121,13 @@ def _encoded(raw: bytes, text: str, name: str) -> Iterator[bytes]:
     """The lines of a text, whose bytes are the last ones of a file.
 
     Raises:
-        ValueError: a line alone is written in other bytes than within the file.
+        ValueError: the codec would write a line in other bytes than the file has.
     """
     place = len(raw) - len(text.encode(name))
     for part in io.StringIO(text, newline="\n"):
         line = part.encode(name)
         if raw[place : place + len(line)] != line:
-            raise ValueError("a line has other bytes alone")
+            raise ValueError("a line has other bytes")
         place += len(line)
         yield line
     if place != len(raw):

@@ -129,9 +129,11 @@ def test_other_ways_to_write_fields_keep_every_other_byte(
     check(tmp_path / f"e.{form}", form, [it.encode() for it in records], mine, **how)
 
 
-def test_an_encoding_whose_lines_depend_on_others_is_refused_and_stays(tmp_path: Path) -> None:
+def test_bytes_that_the_encoding_would_write_in_another_way_are_refused_and_stay(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "e.csv"
-    # Without the change back to ASCII at each line end, so that the state runs on.
+    # A needless change to ASCII: decoded and encoded again, the line has other bytes.
     text = "who,what,n\nada,p,1\nbob,q,2\n".encode("iso2022_jp")
     path.write_bytes(text.replace(b"p,1\n", b"p,1\x1b(B\n"))
     before = path.read_bytes()
