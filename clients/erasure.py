@@ -11,6 +11,7 @@ released after. Nothing here learns a shopper's rows: it needs their numbers in 
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from shared.files import unwritable
 from shared.signing import canonical, write_private
 from shared.tables.erasure_list import ErasureList, load_list, record_paths, save_list
 from shared.tables.row_removal import remove_rows
+from shared.tables.sources import files_of
 
 LOOK = 0.25  # seconds between two looks at whether a round has ended
 _LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # what a killed process left of `files.replacing`
@@ -94,12 +96,12 @@ def carry_out(request: Request, draft: Draft, *, now: float) -> Path:
         ConfigError: a file cannot be written.
     """
     listed = load_list(request.list_path) or ErasureList(draft.key)
-    listed = listed.with_shoppers(draft.new, draft.time)
+    listed = listed.with_shoppers([*draft.new, *draft.spellings], draft.time)
     save_list(request.list_path, listed)
     tables = [_without(request, dict(table), listed) for table in draft.tables]
     for each in draft.derived:
         remove(request.located(each["file"]))
-    _remove_leftovers(request, before=draft.time)
+    _remove_leftovers(request, draft)
     _update_register(request, draft)
     done = replace(draft, tables=tuple(tables))
     facts = completed(request, done, now=now)
@@ -202,14 +204,14 @@ def _without(request: Request, told: dict[str, Any], listed: ErasureList) -> dic
     events, path = request.config.events, request.located(told["file"])
     table = replace(events, path=path, format=told["format"])
     told |= {"rows_removed": 0, "rows_left": told["rows"], "note": ""}
-    if not path.is_file():
+    if not path.exists():
         return told | {"rows_left": 0, "note": "the file is gone"}
     if told["rows"] and told["rewrite"]:
         try:
-            names = path.stat().st_nlink
+            names = max(it.stat().st_nlink for it in files_of(table))
             removal = remove_rows(table, listed.__contains__)
-            # 0 rows: a process that was killed had taken them out before.
-            told |= {"rows_removed": removal.rows or told["rows"], "rows_left": 0}
+            # Fewer rows: a process that was killed had taken some out before.
+            told |= {"rows_removed": max(removal.rows, told["rows"]), "rows_left": 0}
             told |= {"sha256_before": removal.before, "sha256_after": removal.after}
             if names > 1:
                 told["note"] = "the file had another name (a hard link), which still has the rows"
@@ -218,15 +220,19 @@ def _without(request: Request, told: dict[str, Any], listed: ErasureList) -> dic
     return told
 
 
-def _remove_leftovers(request: Request, *, before: float) -> None:
+def _remove_leftovers(request: Request, draft: Draft) -> None:
     """Delete what killed processes left of files that are made from rows."""
     config = request.config
-    places = [settled.place_of(config), config.events.path.resolve()]
+    places = [settled.place_of(config)]
     places += [taught.sent_path(config.policy)] if config.policy else []
+    for table in draft.tables:
+        path = request.located(table["file"]).resolve()
+        found = replace(config.events, path=path, format=table["format"])
+        places += [it.resolve() for it in files_of(found)] if path.exists() else [path]
     for place in filter(None, places):
-        for path in place.parent.glob(f".{place.name}.*"):
-            found = _LEFTOVER.fullmatch(path.name)
-            if found and found[1] == place.name and path.stat().st_mtime < before:
+        for path in place.parent.glob(f".{glob.escape(place.name)}.*"):
+            left = _LEFTOVER.fullmatch(path.name)
+            if left and left[1] == place.name and path.stat().st_mtime < draft.time:
                 remove(path)
 
 

@@ -18,9 +18,10 @@ from clients import derived_files, settled, taught
 from shared import manifest
 from shared.errors import ConfigError, DataError
 from shared.tables.config import EventTable, PlatformConfig
-from shared.tables.erasure_list import ErasureList, load_list, new_list
+from shared.tables.dialect import normalised_keys
+from shared.tables.erasure_list import ErasureList, load_list, new_list, spellings_of
 from shared.tables.formats import format_of
-from shared.tables.row_removal import rows_of, sha256_of
+from shared.tables.row_removal import row_counts, sha256_of
 from shared.tables.scan import EMPTY
 
 
@@ -83,7 +84,8 @@ class Draft:
         number: of the record that it becomes.
         time: when it was made, seconds since 1970; whatever was made of rows before is removed.
         key: of the erasure list.
-        new: hashes that the list does not have yet.
+        new: hashes of shoppers that the list does not have yet.
+        spellings: further hashes for the list: of the same shoppers as the tables spell them.
         shoppers: rows in all tables, by hash; of those that were asked for, and of listed ones that
             a table still has.
         tables: file, format, rows to be removed, and whether they are, of each table.
@@ -104,6 +106,7 @@ class Draft:
     derived: tuple[Mapping[str, str], ...]
     remaining: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    spellings: tuple[str, ...] = ()
     alike: int = 0
     forget_models: bool = False
     unfinished: bool = False
@@ -112,7 +115,7 @@ class Draft:
     def is_empty(self) -> bool:
         """Whether there is nothing to be done that was not done before."""
         rows = any(table["rows"] and table["rewrite"] for table in self.tables)
-        return not (self.new or rows or self.derived or self.forget_models)
+        return not (self.new or self.spellings or rows or self.derived or self.forget_models)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -135,52 +138,105 @@ def plan(request: Request, *, now: float) -> Draft:
     """Look for everything that is to be removed; changes nothing.
 
     Raises:
-        DataError: a shopper of whom there is neither a row nor an entry in the list.
+        DataError: a shopper of whom there is neither a row nor an entry in the list; an identifier
+            that is a null word.
         ConfigError: a model is none.
     """
     listed = load_list(request.list_path) or new_list()
-    wanted = {listed.hash_of(shopper): shopper for shopper in request.shoppers}
-    counts = dict.fromkeys([*listed.shoppers, *wanted], 0)
-    tables, alike = [], 0
-    for table in (request.config.events, *(_copy(request, path) for path in request.copies)):
-        found, near = _rows(table, listed, set(wanted.values()))
-        alike += near
-        for name, rows in found.items():
-            counts[listed.hash_of(name)] += rows
-        own = table is request.config.events
-        tables.append(
-            {
-                "file": request.relative(table.path),
-                "format": table.format,
-                "rewrite": request.rewrite or not own,
-                "rows": sum(found.values()),
-            }
-        )
-    unknown = [h for h in wanted if not counts[h] and h not in listed.shoppers]
+    keys = _keys(request)
+    found = _found(request, listed, keys)
+    counts, wanted = found.counts, dict.fromkeys(map(listed.hash_of, keys))
+    unknown = [
+        place
+        for place, (key, name) in enumerate(zip(keys, request.shoppers, strict=True), 1)
+        if not (counts.get(listed.hash_of(key)) or key in listed or name in listed)
+    ]
     if unknown and not request.absent:
-        raise _unknown(request, [list(wanted).index(h) + 1 for h in unknown], alike=alike)
+        raise _unknown(request, unknown, alike=found.alike)
     new = [h for h in wanted if h not in listed.shoppers]
-    since = now if new else max(listed.shoppers.values(), default=0.0)
+    others = [h for h in found.spellings if h not in listed.shoppers and h not in wanted]
+    since = now if new or others else max(listed.shoppers.values(), default=0.0)
     models, moved, remaining = _models(request, since=since)
-    concerned = [h for h in counts if h in wanted or counts[h]]
     return Draft(
         number=listed.records + 1,
         time=now,
         key=listed.key,
         new=tuple(new),
-        shoppers={h: counts[h] for h in concerned},
-        tables=tuple(tables),
+        spellings=tuple(others),
+        shoppers={**dict.fromkeys(wanted, 0), **counts},
+        tables=tuple(found.tables),
         derived=tuple([*_caches(request, since=since), *models]),
         remaining=tuple(remaining),
         moved=tuple(moved),
-        alike=alike,
+        alike=found.alike,
         forget_models=request.models_deleted,
     )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What all tables together have of the shoppers that were asked for, or are on the list.
+
+    Attributes:
+        counts: rows by the hash of the identifier as it is normalised; none is 0.
+        spellings: hashes of each identifier as asked for, as normalised and as the tables spell it.
+        tables: as of a Draft.
+        alike: as of a Draft.
+    """
+
+    counts: dict[str, int]
+    spellings: dict[str, None]
+    tables: Sequence[Mapping[str, Any]]
+    alike: int
+
+
+def _found(request: Request, listed: ErasureList, keys: Sequence[str]) -> _Found:
+    """Looks through the tables."""
+    events, counts, tables, alike = request.config.events, dict[str, int](), [], 0
+    wanted = {*keys, *request.shoppers}
+    spellings = dict.fromkeys(map(listed.hash_of, wanted))
+    for table in (events, *(_copy(request, path) for path in request.copies)):
+        rows, near = _rows(table, listed, wanted)
+        alike += near
+        same = normalised_keys([*rows], events.normalise)
+        for (name, count), key in zip(rows.items(), same, strict=True):
+            shopper = listed.hash_of(key)
+            counts[shopper] = counts.get(shopper, 0) + count
+            spellings |= dict.fromkeys([shopper, listed.hash_of(name)])
+        tables.append(
+            {
+                "file": request.relative(table.path),
+                "format": table.format,
+                "rewrite": request.rewrite or table is not events,
+                "rows": sum(rows.values()),
+            }
+        )
+    return _Found(counts, spellings, tables, alike)
+
+
+def _keys(request: Request) -> list[str]:
+    """The identifiers as they are normalised, in the order of the request.
+
+    Raises:
+        DataError: one is a null word: no row has it.
+    """
+    events = request.config.events
+    for place, name in enumerate(request.shoppers, 1):
+        if name.strip() in events.dialect.null_words:
+            raise DataError(
+                f"identifier {place} is the null word {name.strip()!r}: such rows have no shopper"
+                " and are never read",
+                where=events.path,
+                todo="leave it out, or set null_words in [events] if it is an identifier",
+            )
+    return normalised_keys(request.shoppers, events.normalise)
+
+
 def _copy(request: Request, path: Path) -> EventTable:
-    """A further file with the table's columns."""
-    return replace(request.config.events, path=path, format=format_of(str(path), None, "--copy"))
+    """A further file, or folder of part files, with the table's columns."""
+    events = request.config.events
+    given = events.format if path.is_dir() else None
+    return replace(events, path=path, format=format_of(str(path), given, "--copy"))
 
 
 def _rows(table: EventTable, listed: ErasureList, wanted: set[str]) -> tuple[dict[str, int], int]:
@@ -188,25 +244,17 @@ def _rows(table: EventTable, listed: ErasureList, wanted: set[str]) -> tuple[dic
 
     A table that has no row at all has none of them.
     """
-    folded, near = {shopper.casefold() for shopper in wanted}, set[str]()
-
-    def matches(name: str) -> bool:
-        if name in wanted or name in listed:
-            return True
-        if name.casefold() in folded:
-            near.add(name)
-        return False
-
     try:
-        rows = rows_of(table, matches)
+        counts = row_counts(table)
     except DataError as fault:
         if fault.what != EMPTY:
             raise
         return {}, 0
-    found: dict[str, int] = {}
-    for name in rows["shopper"].to_list():
-        found[name] = found.get(name, 0) + 1
-    return found, len(near)
+    names = spellings_of(lambda name: name in wanted or name in listed, [*counts], table.normalise)
+    found = {name: counts[name] for name in names}
+    others = normalised_keys([name for name in counts if name not in found], table.normalise)
+    folded = {shopper.casefold() for shopper in wanted}
+    return found, len({name for name in others if name.casefold() in folded})
 
 
 def _caches(request: Request, *, since: float) -> Iterator[dict[str, str]]:

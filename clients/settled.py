@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,18 @@ class Settled:
 def place_of(config: PlatformConfig) -> Path | None:
     """Where a platform keeps how it weighs, in the cache that its file names or the user's own.
 
-    None where there can be no cache.
+    All platforms of a user share the latter, so there the place of the events' table is part of
+    the name. None where there can be no cache.
     """
-    folder = config.cache or default_cache()
-    return folder / f"weighing-{config.name}.safetensors" if folder else None
+    if config.cache:
+        return config.cache / f"weighing-{config.name}.safetensors"
+    folder, table = default_cache(), config.events.path
+    if folder is None:
+        return None
+    # The folder alone is resolved: a link may lead to another export every day.
+    place = os.fsencode(table.parent.resolve() / table.name)
+    code = hashlib.sha256(place).hexdigest()[:16]
+    return folder / f"weighing-{config.name}-{code}.safetensors"
 
 
 def key_of(platform: Platform, sums: Path | None) -> str:

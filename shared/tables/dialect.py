@@ -16,6 +16,7 @@ readings fit, the table is refused and the message names the key to set.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,6 +122,12 @@ def normalised(key: pl.Expr, how: tuple[Normalisation, ...]) -> pl.Expr:
     if "numbers" in how:
         key = key.str.replace(r"^([+-]?\d+)\.0+$", "${1}")
     return key
+
+
+def normalised_keys(keys: Sequence[str], how: tuple[Normalisation, ...]) -> list[str]:
+    """Keys without spaces around them, normalised as `normalised` does."""
+    column = pl.DataFrame({"key": keys}, schema={"key": pl.String})
+    return column.select(normalised(pl.col("key").str.strip_chars(), how))["key"].to_list()
 
 
 def normalised_key(key: str, how: tuple[Normalisation, ...]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,6 +25,7 @@ import polars as pl
 
 from shared.errors import DataError
 from shared.signing import canonical, digest, write_private
+from shared.tables.dialect import Normalisation, normalised_keys
 
 FORMAT = "atoll erasure list 1"
 KEY_BYTES = 32  # as long as the hash: guessing the key is no easier than guessing the hash
@@ -56,10 +57,6 @@ class ErasureList:
 
     def __contains__(self, shopper: str) -> bool:
         return bool(self.shoppers) and self.hash_of(shopper) in self.shoppers
-
-    def of(self, shoppers: Iterable[str]) -> list[str]:
-        """Those of the identifiers that are on the list."""
-        return [shopper for shopper in shoppers if shopper in self]
 
     def with_shoppers(self, hashes: Iterable[str], time: float) -> ErasureList:
         """The list with more hashes; one that is on it keeps its time."""
@@ -130,16 +127,39 @@ def save_list(path: Path, found: ErasureList) -> None:
     write_private(path, canonical({**told, "check": digest(canonical(told))}) + b"\n")
 
 
-def without_erased(rows: pl.DataFrame, listed: ErasureList | None) -> tuple[pl.DataFrame, int]:
+def spellings_of(
+    matches: Callable[[str], bool], names: Sequence[str], how: tuple[Normalisation, ...] = ()
+) -> list[str]:
+    """Those of the identifiers that are, or are normalised to the same as, one that matches.
+
+    So the rows of a shopper belong together however they are spelt, and a list that is older than
+    the key `normalise` still counts.
+
+    Args:
+        matches: asked for each identifier as it is written, and as it is normalised.
+        names: as the reader gives them, each once.
+        how: they are normalised.
+    """
+    keys = normalised_keys(names, how) if how else names
+    pairs = list(zip(names, keys, strict=True))
+    found = {key for name, key in pairs if matches(name) or (key != name and matches(key))}
+    return [name for name, key in pairs if key in found]
+
+
+def without_erased(
+    rows: pl.DataFrame, listed: ErasureList | None, how: tuple[Normalisation, ...] = ()
+) -> tuple[pl.DataFrame, int]:
     """Rows of text without those of erased shoppers, and how many of these there were.
 
     Args:
         rows: with a column `shopper`, as `read_text` gives it.
         listed: who was erased; None or an empty list leaves all rows.
+        how: identifiers are normalised.
     """
     if listed is None or not listed.shoppers:
         return rows, 0
-    erased = listed.of(rows["shopper"].drop_nulls().unique().to_list())
+    names = rows["shopper"].drop_nulls().unique().to_list()
+    erased = spellings_of(listed.__contains__, names, how)
     if not erased:
         return rows, 0
     kept = rows.filter(~pl.col("shopper").is_in(erased).fill_null(False))

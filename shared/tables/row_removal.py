@@ -1,11 +1,12 @@
-"""Take rows out of a table's file and leave every other byte as it is.
+"""Take rows out of a table's files and leave every other byte as it is.
 
-    read_text ─row numbers of the shoppers→ file without these lines ─read_text→ the other rows?
+    read_text ─row numbers of the shoppers→ file without these records ─read_text→ the other rows?
                                     └ yes: it takes the file's place     └ no: one line, no change
 
 Which rows are a shopper's is the reader's own answer. Text files (CSV, TSV, JSONL, gzipped or not)
-are copied line by line; Parquet is written again with the same columns and values. Before a new
-file takes the old one's place it is read again, and has to give exactly the rows that were to stay.
+are copied record by record; Parquet is written again with the same columns and values. Of a folder
+of part files, those that hold such rows are written again. Before new files take the place of the
+old ones they are read again, and have to give exactly the rows that were to stay.
 """
 
 from __future__ import annotations
@@ -15,29 +16,34 @@ import gzip
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import polars as pl
 
-from shared.errors import DataError
+from shared.errors import AtollError, DataError
 from shared.files import replacing
 from shared.tables.config import EventTable
-from shared.tables.scan import EMPTY, read_text
-from shared.tables.sources import GZIP_MAGIC
+from shared.tables.erasure_list import spellings_of
+from shared.tables.records import is_packed, records_of
+from shared.tables.scan import EMPTY, TextTable, free_name, read_text
+from shared.tables.sources import files_of, without_panic_text
 
 BY_HAND = "remove these rows where the table is made, and run this again"
+Matches = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What was taken out of a file.
+    """What was taken out of a table.
 
     Attributes:
-        rows: how many.
-        before: SHA-256 of the file that was there, hex.
-        after: SHA-256 of the file that is there now, hex.
+        rows: how many, as the reader counts: an element of a list that is exploded is one.
+        before: SHA-256 of the table that was there, hex, as of `sha256_of_table`.
+        after: the same of the table that is there now.
     """
 
     rows: int
@@ -45,12 +51,32 @@ class Removal:
     after: str
 
 
-def rows_of(table: EventTable, matches: Callable[[str], bool]) -> pl.DataFrame:
-    """The rows of some shoppers: their numbers in the file and the identifiers.
+@dataclass(frozen=True)
+class _Part:
+    """One file of a table and what is to be taken out of it.
+
+    Attributes:
+        table: of this file alone.
+        old: what the reader finds in it.
+        mine: rows to be taken out.
+    """
+
+    table: EventTable
+    old: TextTable
+    mine: pl.DataFrame
+
+    @property
+    def numbers(self) -> set[int]:
+        """Of the records that hold these rows."""
+        return set(self.mine["row"].to_list())
+
+
+def rows_of(table: EventTable, matches: Matches) -> pl.DataFrame:
+    """The rows of some shoppers: their numbers in the table and the identifiers as written.
 
     Args:
         table: where the rows are.
-        matches: asked once for each shopper of the table.
+        matches: asked for each shopper of the table, as `spellings_of` asks.
 
     Returns:
         Columns `row`, from 1 at the first row of data, and `shopper`.
@@ -59,47 +85,57 @@ def rows_of(table: EventTable, matches: Callable[[str], bool]) -> pl.DataFrame:
         DataError: as of `read_text`.
     """
     rows = read_text(table).rows
-    names = rows["shopper"].drop_nulls().unique().to_list()
-    return rows.filter(pl.col("shopper").is_in([name for name in names if matches(name)])).select(
-        "row", "shopper"
-    )
+    names = spellings_of(matches, _names(rows), table.normalise)
+    return rows.filter(pl.col("shopper").is_in(names)).select("row", "shopper")
 
 
-def remove_rows(table: EventTable, matches: Callable[[str], bool]) -> Removal:
-    """Take the rows of some shoppers out of a table's file, in one step.
+def row_counts(table: EventTable) -> dict[str, int]:
+    """How many rows each shopper has, by the identifier as it is written.
 
-    Guarantee: the file is either as it was, or holds every other row and none of these. Mode and,
-    where allowed, owner stay.
+    Raises:
+        DataError: as of `read_text`.
+    """
+    counts = read_text(table).rows["shopper"].drop_nulls().value_counts()
+    return dict(zip(counts["shopper"].to_list(), counts["count"].to_list(), strict=True))
+
+
+def remove_rows(table: EventTable, matches: Matches) -> Removal:
+    """Take the rows of some shoppers out of a table, each file in one step.
+
+    Guarantee: if this returns, each file holds every other row and none of these; if it refuses,
+    each is as it was. Mode and, where allowed, owner stay.
 
     Args:
         table: where the rows are; a link to a file is followed.
-        matches: asked once for each shopper of the table.
+        matches: asked for each shopper of the table, as `spellings_of` asks.
 
     Raises:
         DataError: it cannot be read, it changed meanwhile, or the rows cannot be taken out alone.
         ConfigError: it cannot be written.
     """
     table = replace(table, path=table.path.resolve())
-    state = _state(table.path)
-    before = sha256_of(table.path)
-    numbers = set(rows_of(table, matches)["row"].to_list())
-    if not numbers:
+    state = _state(table)
+    before = sha256_of_table(table)
+    parts = _parts(table, matches)
+    if not parts:
         return Removal(0, before, before)
-    with replacing(table.path) as part:
-        part.touch(0o600)
-        if table.format == "parquet":
-            _write_parquet(table.path, part, numbers)
-        else:
-            _write_text(table, part, numbers)
-        _check(table, part, numbers)
-        shutil.copymode(table.path, part)
-        with contextlib.suppress(PermissionError):  # only root may give a file away
-            os.chown(part, table.path.stat().st_uid, table.path.stat().st_gid)
-        after = sha256_of(part)
-        if _state(table.path) != state:
+    written: dict[Path, Path] = {}
+    with ExitStack() as stack:
+        for part in parts:
+            new = stack.enter_context(replacing(part.table.path))
+            new.touch(0o600)
+            _write(part, new)
+            _check(part, new)
+            shutil.copymode(part.table.path, new)
+            with contextlib.suppress(PermissionError):  # only root may give a file away
+                owner = part.table.path.stat()
+                os.chown(new, owner.st_uid, owner.st_gid)
+            written[part.table.path] = new
+        after = sha256_of_table(table, written)
+        if _state(table) != state:
             todo = "wait until the export has ended, and run this again"
             raise DataError("changed while it was read", where=table.path, todo=todo)
-    return Removal(len(numbers), before, after)
+    return Removal(sum(part.mine.height for part in parts), before, after)
 
 
 def sha256_of(path: Path) -> str:
@@ -108,46 +144,97 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def sha256_of_table(table: EventTable, instead: Mapping[Path, Path] = MappingProxyType({})) -> str:
+    """SHA-256 of a table's file, hex; of a folder, of what `sha256sum` prints of its part files.
+
+    Args:
+        table: to be read.
+        instead: files that are read in place of some of its own.
+    """
+    digests = [(it.name, sha256_of(instead.get(it.resolve(), it))) for it in files_of(table)]
+    if not table.path.is_dir():
+        return digests[0][1]
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _write_text(table: EventTable, part: Path, numbers: Collection[int]) -> None:
-    """Copy the header and every record but these, byte by byte."""
-    with table.path.open("rb") as raw:
-        packed = raw.read(2) == GZIP_MAGIC
-    with gzip.open(table.path) if packed else table.path.open("rb") as source:
-        stay = (
-            record for number, record in _records(source, table.format) if number not in numbers
-        )
-        with part.open("wb") as target:
-            if not packed:
+def _state(table: EventTable) -> list[tuple[str, int, int, int]]:
+    found = [(it.name, it.stat()) for it in files_of(table)]
+    return [(name, it.st_ino, it.st_size, it.st_mtime_ns) for name, it in found]
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    return rows["shopper"].drop_nulls().unique().to_list()
+
+
+def _parts(table: EventTable, matches: Matches) -> list[_Part]:
+    """The files of a table that hold rows to be taken out.
+
+    Raises:
+        DataError: an order holds rows of other shoppers too.
+    """
+    whole = read_text(table)
+    names = spellings_of(matches, _names(whole.rows), table.normalise)
+    parts, files = [], files_of(table)
+    for file in files:
+        one = replace(table, path=file.resolve())
+        old = whole if len(files) == 1 else _read(one)
+        if old is None:
+            continue
+        mine = old.rows.filter(pl.col("shopper").is_in(names))
+        if mine.is_empty():
+            continue
+        parts.append(_Part(one, old, mine))
+        inside = old.rows.filter(pl.col("row").is_in(parts[-1].numbers))
+        if inside.height > mine.height:
+            what = f"a list {table.explode!r} has rows of other shoppers too"
+            raise DataError(
+                f"{what}: rows cannot be taken out of it alone", where=file, todo=BY_HAND
+            )
+    return parts
+
+
+def _read(table: EventTable) -> TextTable | None:
+    """A part file; None if it has no row."""
+    try:
+        return read_text(table)
+    except DataError as fault:
+        if fault.what == EMPTY:
+            return None
+        raise
+
+
+def _write(part: _Part, new: Path) -> None:
+    """The file without these records."""
+    path, numbers = part.table.path, part.numbers
+    if part.table.format == "parquet":
+        with _read_as_parquet(path):
+            _write_parquet(path, new, numbers)
+        return
+    try:
+        stay = (record for number, record in records_of(part.table) if number not in numbers)
+        with new.open("wb") as target:
+            if not is_packed(path):
                 target.writelines(stay)
                 return
             # No name and no time in it: the same rows give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as plain:
                 plain.writelines(stay)
+    except ValueError:
+        raise _not_alone(path) from None
 
 
-def _records(lines: Iterable[bytes], form: str) -> Iterator[tuple[int, bytes]]:
-    """Each record's number as the reader counts, and its bytes with their line end.
-
-    The header is 0, and so are blank lines in JSONL, which the reader does not count.
-    """
-    number, record = 0 if form == "jsonl" else -1, b""
-    for line in lines:
-        record += line
-        if form == "csv" and record.count(b'"') % 2:
-            continue  # a quoted field goes on in the next line
-        if form == "jsonl" and not record.strip():
-            yield 0, record
-        else:
-            number += 1
-            yield number, record
-        record = b""
-    if record:
-        yield number + 1, record
+@contextmanager
+def _read_as_parquet(path: Path) -> Iterator[None]:
+    """Turns what Polars raises, or a panic of its code, into one line."""
+    try:
+        with without_panic_text():
+            yield
+    except (AtollError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException:
+        what = "cannot be read as parquet: a column is damaged, or of a kind that is not supported"
+        raise DataError(what, where=path, todo=BY_HAND) from None
 
 
 def _write_parquet(path: Path, part: Path, numbers: Collection[int]) -> None:
@@ -157,30 +244,36 @@ def _write_parquet(path: Path, part: Path, numbers: Collection[int]) -> None:
         for name, text in pl.read_parquet_metadata(path).items()
         if name != "ARROW:schema"  # written anew with the file
     }
-    name = _free_name(pl.scan_parquet(path, glob=False).collect_schema().names())
+    name = free_name(pl.scan_parquet(path, glob=False).collect_schema().names())
     frame = pl.scan_parquet(path, glob=False).with_row_index(name, offset=1)
     frame.filter(~pl.col(name).is_in(list(numbers))).drop(name).sink_parquet(part, metadata=notes)
 
 
-def _check(table: EventTable, part: Path, numbers: Collection[int]) -> None:
+def _check(part: _Part, new: Path) -> None:
     """Read the new file as the old one is read; the other rows have to be there, and no more."""
-    old = read_text(table)
-    wanted = old.rows.filter(~pl.col("row").is_in(list(numbers)))
+    table, old = part.table, part.old
+    wanted = old.rows.filter(~pl.col("row").is_in(part.numbers))
+    parquet = table.format == "parquet"
     try:
         if not wanted.is_empty():
-            new = read_text(replace(table, path=part))
-            same = new.blank == old.blank and new.rows.drop("row").equals(wanted.drop("row"))
-        elif table.format == "parquet":
-            same = pl.scan_parquet(part, glob=False).select(pl.len()).collect().item() == 0
+            read = read_text(replace(table, path=new))
+            same = read.blank == old.blank and read.rows.drop("row").equals(wanted.drop("row"))
+        elif parquet:
+            same = pl.scan_parquet(new, glob=False).select(pl.len()).collect().item() == 0
         else:
-            _refuse_rows(replace(table, path=part))
+            _refuse_rows(replace(table, path=new))
             same = True
-        if table.format == "parquet":
-            same = same and _other_columns(table.path, part, numbers)
+        if parquet:
+            with _read_as_parquet(table.path):
+                same = same and _other_columns(table.path, new, part.numbers)
     except (DataError, pl.exceptions.PolarsError):
         same = False
     if not same:
-        raise DataError("rows cannot be taken out of it alone", where=table.path, todo=BY_HAND)
+        raise _not_alone(table.path)
+
+
+def _not_alone(path: Path) -> DataError:
+    return DataError("rows cannot be taken out of it alone", where=path, todo=BY_HAND)
 
 
 def _refuse_rows(table: EventTable) -> None:
@@ -197,13 +290,6 @@ def _refuse_rows(table: EventTable) -> None:
 def _other_columns(path: Path, part: Path, numbers: Collection[int]) -> bool:
     """Whether the columns that nobody reads are the same too."""
     old = pl.scan_parquet(path, glob=False)
-    name = _free_name(old.collect_schema().names())
+    name = free_name(old.collect_schema().names())
     kept = old.with_row_index(name, offset=1).filter(~pl.col(name).is_in(list(numbers))).drop(name)
     return kept.collect().equals(pl.scan_parquet(part, glob=False).collect())
-
-
-def _free_name(names: Collection[str]) -> str:
-    name = "row"
-    while name in names:
-        name += "_"
-    return name

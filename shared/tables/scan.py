@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -68,17 +68,22 @@ def read_text(table: Table) -> TextTable:
     before = empty = 0
     files = files_of(table)
     for path in files:
-        with _ours(table, path):
-            rows, height, found = _part(table, path)
+        try:
+            with _ours(table, path):
+                rows, height, found = _part(table, path)
+        except DataError as fault:
+            if fault.what == EMPTY and len(files) > 1:
+                continue  # writers leave such parts, and so does an erasure
+            raise
         rows = rows.with_columns(pl.col("row").cast(pl.UInt32) + before) if before else rows
         before += height
         filled = rows.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
         empty += rows.height - filled.height
         parts.append(filled)
         words += [it for it in found if it not in words]
-    whole = parts[0] if len(parts) == 1 else pl.concat(parts)
-    if whole.is_empty():
+    if all(part.is_empty() for part in parts):
         raise _empty(table.path)
+    whole = parts[0] if len(parts) == 1 else pl.concat(parts)
     if len(files) > 1:
         words.append(f"{len(files)} part files")
     return TextTable(whole, empty, tuple(words))
@@ -233,7 +238,8 @@ def _select(
         everything: read every column: a row with too many fields passes unseen otherwise.
     """
     kinds = dict(kinds)
-    frame = frame.with_row_index("row", offset=1)
+    number = free_name(kinds)
+    frame = frame.with_row_index(number, offset=1)
     if table.explode:
         frame, kinds = _exploded(frame, kinds, table, path)
     text = []
@@ -246,7 +252,15 @@ def _select(
             value = _bytes_as_text(frame, value, column, path)
         text.append(_text(value, kind, table.dialect.null_words).alias(role))
     flags = pl.QueryOptFlags(projection_pushdown=not everything)
-    return frame.select("row", *text).collect(optimizations=flags)
+    return frame.select(pl.col(number).alias("row"), *text).collect(optimizations=flags)
+
+
+def free_name(names: Collection[str]) -> str:
+    """A name for the column of row numbers that no column of the table has."""
+    name = "row"
+    while name in names:
+        name += "_"
+    return name
 
 
 def _exploded(

@@ -80,12 +80,9 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     items = _items(config.items)
     catalogue = items.catalogue
     text = read_text(table)
-    # An erased shopper is left out as the table spells it and as `normalise` does: the list may be
-    # older than that key.
     listed = load_list(table.erased)
-    present, erased_as_written = without_erased(text.rows, listed)
-    with_keys = _with_keys(present, table, config.items.normalise)
-    keyed, erased_as_normalised = without_erased(with_keys, listed)
+    present, erased_rows = without_erased(text.rows, listed, table.normalise)
+    keyed = _with_keys(present, table, config.items.normalise)
     if keyed.is_empty():
         todo = "give the rows of other shoppers"
         raise DataError("holds rows of erased shoppers only", where=table.path, todo=todo)
@@ -125,7 +122,7 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
     report = ReadReport(
         rows=text.rows.height + text.blank,
         blank=text.blank,
-        missing_keys=present.height - with_keys.height,
+        missing_keys=present.height - keyed.height,
         duplicates=keyed.height - every.height,
         unknown_items=unknown.events,
         short_shoppers=len(names) - len(shoppers),
@@ -147,7 +144,7 @@ def read_platform(config: PlatformConfig) -> PlatformRows:
         hints=unknown.hints,
         written=(*_told("events", [*text.words, *written]), *items.written),
         items_in_part=config.items.part != WHOLE,
-        erased_rows=erased_as_written + erased_as_normalised,
+        erased_rows=erased_rows,
     )
     histories = group(kept, catalogue, min_length=table.min_length)
     in_force = "" if listed is None else listed.digest

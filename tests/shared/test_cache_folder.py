@@ -30,7 +30,8 @@ def xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shop(make_platform: Make, tmp_path: Path) -> PlatformConfig:
     """A platform whose file names no cache."""
-    path = make_platform(tmp_path / "shop")
+    # Of other items than all other tests: one process holds a catalogue's vectors once.
+    path = make_platform(tmp_path / "shop", seed=29)
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(it for it in lines if not it.startswith("cache")), encoding="utf-8")
     config = load_platform(path)
@@ -80,7 +81,9 @@ def test_item_texts_are_read_once_where_no_cache_is_named(
     np.testing.assert_array_equal(open_platform(shop).table.numpy(), first)
     (file,) = xdg.glob("items-*.safetensors")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert settled.place_of(shop) == xdg / "weighing-shop.safetensors"
+    kept = settled.place_of(shop)
+    assert kept is not None
+    assert kept.parent == xdg
 
 
 def test_without_any_place_for_a_cache_a_platform_opens_all_the_same(

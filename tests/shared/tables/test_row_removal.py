@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import shared.tables.records as records
 import shared.tables.row_removal as row_removal
 from shared.errors import DataError
 from shared.tables.config import EventTable
@@ -124,12 +125,12 @@ def test_rows_that_cannot_be_taken_out_alone_leave_the_file_as_it_was(
 ) -> None:
     path = tmp_path / "events.csv"
     path.write_bytes(CSV)
-    whole = row_removal._records
+    whole = records.records_of
 
     def one_off(*given: object) -> object:
         return ((number + 1, record) for number, record in whole(*given))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(row_removal, "_records", one_off)
+    monkeypatch.setattr(row_removal, "records_of", one_off)
     with pytest.raises(DataError, match="cannot be taken out of it alone") as refused:
         remove_rows(table_of(path, "csv"), is_ada)
     assert "ada" not in str(refused.value).replace(str(path), "")
