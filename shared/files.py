@@ -48,7 +48,7 @@ def replacing(path: Path, *, private: bool = False, public: bool = False) -> Ite
 def umask() -> int:
     """This process's umask, which may be asked for only by setting it: other threads write too."""
     with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(it for it in lines if it.startswith("Umask:")).split()[1], 8)
     mask = os.umask(0o077)
     os.umask(mask)

@@ -165,7 +165,9 @@ class Deployment:
         )
         file = self.home / "server.toml"
         witness = f"witness = {json.dumps(str(self.folder / 'witness'))}\n\n[start]"
-        file.write_text(file.read_text().replace("[start]", witness, 1))
+        file.write_text(
+            file.read_text(encoding="utf-8").replace("[start]", witness, 1), encoding="utf-8"
+        )
         self.settle(self.federation)
         release.publish(self.home, release.build(source))
 

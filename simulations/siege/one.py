@@ -19,7 +19,7 @@ def main() -> None:
     except Exception as fault:
         line = " ".join(str(fault).split())[:300]
         finding = Finding(f"the attack could not be run: {type(fault).__name__}: {line}", False)
-    Path(file).write_text(json.dumps(asdict(finding)))
+    Path(file).write_text(json.dumps(asdict(finding)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Federation:
     def worker(self, name: str) -> int | None:
         """The number of the process that trains for a platform."""
         file = self.deployment.platforms[name].with_suffix(".worker")
-        return int(file.read_text() or 0) or None if file.exists() else None
+        return int(file.read_text(encoding="utf-8") or 0) or None if file.exists() else None
 
 
 def sleepers(backbone: str) -> Bundle:
@@ -99,7 +99,9 @@ def wait(until: Callable[[], bool], what: str, seconds: float = PATIENCE) -> flo
 def there(process: int) -> bool:
     """Whether a process of this number runs."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        )
     except OSError:
         return False
     return state != "Z"
@@ -119,6 +121,7 @@ def typed(home: Path, *words: str) -> tuple[int, str]:
         [str(program), *words, "--home", str(home)],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
         timeout=PATIENCE,
         stdin=subprocess.DEVNULL,

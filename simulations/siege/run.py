@@ -76,10 +76,12 @@ def in_its_own_process(row: Row, folder: Path) -> Finding:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if not file.exists():
-        last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+        last = (
+            (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        )
         told = f"the attacker ended with {process.returncode}: {''.join(last)[:200]}"
         return Finding(told, passed=False)
-    return Finding(**json.loads(file.read_text()))
+    return Finding(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def lines(outcome: Outcome) -> list[str]:

@@ -33,7 +33,7 @@ def hello(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Nothing, for minutes."""
     file = Path(str(context.node_config["platform"])).with_suffix(".worker")
-    file.write_text(str(os.getpid()))
+    file.write_text(str(os.getpid()), encoding="utf-8")
     time.sleep(600.0)
     return Message(wire.metrics_reply({}), reply_to=message)
 

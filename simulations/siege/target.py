@@ -128,7 +128,7 @@ class Target:
 
     def log(self) -> str:
         """All that it wrote."""
-        return self.log_file.read_text(errors="replace")
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def rounds(self) -> list[tuple[int, float]]:
         """Rounds that the server has told of: number, and seconds since 1970."""
@@ -148,14 +148,14 @@ class Target:
 
     def memory(self, what: str = "VmRSS") -> float:
         """MiB of the server's process, now, or with VmHWM at its highest."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(what):
                 return int(line.split()[1]) / 1024
         return 0.0
 
     def forget_highest(self) -> None:
         """Have VmHWM begin again from what is in use now."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="utf-8")
 
     def invite(self, name: str) -> bytes:
         """A secret with which this platform may join."""

@@ -13,6 +13,7 @@ import argparse
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 LEFT_OUT = (".*", "runs", "dist", "__pycache__", "*.egg-info", "node_modules")
 LIMIT = 300.0  # seconds for the tests of one mutant; they take about 10 on a quiet machine
 ALL_LIMIT = 1800.0  # seconds for all tests without a mutant
+MEMORY = 6 * 2**30  # bytes of a test process: a mutant may leave out the check of a size
 KILLED, PASSED = 1, 0  # exit codes of pytest: tests failed, all passed
 
 
@@ -101,6 +103,7 @@ def run_tests(tree: Path, tests: Iterable[str], limit: float) -> tuple[int | Non
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_with_little_memory,
     ) as process:
         try:
             output, _ = process.communicate(timeout=limit)
@@ -109,6 +112,10 @@ def run_tests(tree: Path, tests: Iterable[str], limit: float) -> tuple[int | Non
             output, _ = process.communicate()
             return None, output
     return process.returncode, output
+
+
+def _with_little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 def judged(mutant: Mutant, tree: Path) -> Verdict:
