@@ -16,8 +16,9 @@ from clients.platform import frozen_parts
 from shared.errors import ConfigError, DataError, PlanError
 from shared.events import Part, question, training_part
 from shared.pairs import Pairs, load_pairs
-from shared.tables.config import PlatformConfig
+from shared.tables.config import EventTable, ItemTable, PlatformConfig
 from shared.tables.policy import Policy
+from shared.tables.sources import files_of
 from shared.tables.table import PlatformRows
 from shared.text import EncoderSpec, find_encoder
 
@@ -36,7 +37,7 @@ def able(config: PlatformConfig, path: Path) -> None:
             cannot be used.
     """
     policy = policy_of(config, path)
-    for table in (config.events.path, config.items.path):
+    for table in (config.events, config.items):
         can_open(table)
     frozen_parts(config)
     if policy.pairs is not None:
@@ -120,22 +121,23 @@ def pairs_for(policy: Policy) -> Pairs:
     return found
 
 
-def can_open(table: Path) -> None:
+def can_open(table: EventTable | ItemTable) -> None:
     """Refuse a table that is not there or may not be read.
 
     Raises:
         ConfigError: naming it.
+        DataError: it is a folder without part files of its format.
     """
     try:
-        if table.is_dir():  # of part files
-            os.listdir(table)
+        if table.path.is_dir():
+            files_of(table)
         else:
-            table.open("rb").close()
+            table.path.open("rb").close()
     except OSError as fault:
         why = fault.strerror or type(fault).__name__
         raise ConfigError(
             f"the table cannot be read ({why})",
-            where=table,
+            where=table.path,
             todo="put it there, or mend its path in the platform's file",
         ) from None
 

@@ -69,12 +69,14 @@ def test_a_table_that_may_not_be_read_and_a_damaged_backbone_are_refused_too(
 ) -> None:
     copy = shop.with_name("copy.safetensors")
     copy.write_bytes(backbone.read_bytes()[:-4])
+    whole = shop.read_text()
     shop.write_text(shop.read_text().replace(str(backbone), str(copy)))
     assert "copy.safetensors: not a readable backbone" in refused(main, "up", "-p", shop)
     table = shop.with_name("items.tsv")
     table.unlink()
     table.mkdir()
-    assert "items.tsv: the table cannot be read (Is a dir" in refused(main, "up", "-p", shop)
+    shop.write_text(whole)
+    assert "items.tsv: no such file: a folder without .tsv files" in refused(main, "up", "-p", shop)
 
 
 def test_a_health_port_that_is_taken_names_the_key_to_change(typed: Typed, shop: Path) -> None:
@@ -95,7 +97,7 @@ def test_a_node_is_told_its_platform_and_the_coordinators_key_and_nothing_else(
 ) -> None:
     told: list[dict[str, bool | float | int | str]] = []
     monkeypatch.setattr(
-        "clients.commands.up.serve", lambda _member, config, _stack: told.append(config)
+        "clients.commands.up.serve", lambda _member, config, *_, **__: told.append(config)
     )
     assert typed(main, "up", "-p", shop)[0] == 0
     assert told == [{"platform": str(shop.resolve()), "coordinator": coordinator.key}]
@@ -104,7 +106,7 @@ def test_a_node_is_told_its_platform_and_the_coordinators_key_and_nothing_else(
 def test_a_platform_that_joined_under_another_name_does_not_start(
     refused: Refused, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clients.commands.up.serve", lambda *_parts: None)
+    monkeypatch.setattr("clients.commands.up.serve", lambda *_parts, **_more: None)
     home = str(shop.with_name("shop.atoll"))
     shop.write_text(shop.read_text().replace('name = "shop"', 'name = "other"', 1))
     assert "joined as 'shop'" in refused(main, "up", "-p", shop, "--home", home)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import stat
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,7 +28,8 @@ from server.authority import (
     rotate_ca,
     rotate_server,
 )
-from shared.channel import ask
+from server.listener import Listener
+from shared.channel import REQUEST, ask
 from shared.errors import AtollError, ConfigError, IdentityError
 from shared.trust import authorities, certificates, hosts_of, issued_by, pem
 
@@ -228,29 +232,42 @@ def test_a_leaf_is_no_authority(home: Path) -> None:
         authorities(b"")
 
 
-def test_a_server_that_runs_takes_a_rotated_certificate(home: Path) -> None:
-    def fetched() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([credentials(home)])
+async def echo(_messages: object, context: Any) -> bytes:
+    """What came in the headers of the call."""
+    return bytes(dict(context.invocation_metadata())[REQUEST])
 
-    echo = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
-    server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Echo", {"Echo": echo}),)
-    )
-    secrets = grpc.dynamic_ssl_server_credentials(fetched(), fetched)
-    port = server.add_secure_port("127.0.0.1:0", secrets)
+
+def until_shown(port: int, home: Path) -> None:
+    """Wait until the port shows the certificate that lies in the home."""
+    wanted = x509.load_pem_x509_certificate(credentials(home)[1]).serial_number
+    patience = time.monotonic() + 20.0
+    while True:
+        told = ssl.get_server_certificate(("127.0.0.1", port))
+        if x509.load_pem_x509_certificate(told.encode()).serial_number == wanted:
+            return
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+
+
+def test_a_server_that_runs_takes_a_rotated_certificate(home: Path) -> None:
+    method = grpc.stream_unary_rpc_method_handler(echo)
+    service = grpc.method_handlers_generic_handler("test.Echo", {"Echo": method})
+    server = Listener("127.0.0.1:0", lambda: credentials(home), service)
+    port = server.port
     server.start()
     try:
         for turn in (lambda home: None, rotate_server, rotate_ca, rotate_server):
             before = ca_bundle(home)
             turn(home)
+            until_shown(port, home)
             assert ask(f"127.0.0.1:{port}", "/test.Echo/Echo", b"a", roots=before) == b"a"
         both = ca_bundle(home)
         first, new = authorities(both)
         finish_ca(home)
+        until_shown(port, home)
         assert ask(f"localhost:{port}", "/test.Echo/Echo", b"b", roots=both) == b"b"
         assert ask(f"localhost:{port}", "/test.Echo/Echo", b"c", roots=pem([new])) == b"c"
         with pytest.raises(IdentityError, match="is not by the coordinator"):
             ask(f"localhost:{port}", "/test.Echo/Echo", b"d", roots=pem([first]))
     finally:
-        server.stop(0).wait()
+        server.stop(0.0)

@@ -14,6 +14,7 @@ from server import authority
 from server.enrolment import Enrolment
 from server.enrolment_service import ALL_FAILURES, FAILED, FAILURES, handlers
 from shared.audit_log import AuditLog
+from shared.channel import REQUEST
 from shared.checkpoints import Checkpoints
 from shared.enrolment import JOIN, packed
 from shared.signing import signing_key
@@ -34,10 +35,14 @@ class Call:
 
     address: str
     details: str = ""
+    request: bytes = b""
     code: grpc.StatusCode | None = None
 
     def peer(self) -> str:
         return f"ipv4:{self.address}:50000"
+
+    def invocation_metadata(self) -> list[tuple[str, bytes]]:
+        return [(REQUEST, self.request)]
 
     def abort(self, code: grpc.StatusCode, details: str) -> None:
         self.code, self.details = code, details
@@ -50,6 +55,17 @@ class Details:
 
     method: str
     invocation_metadata: tuple[()] = ()
+
+
+def answer_to(service: Any) -> Callable[[bytes, Call], bytes]:
+    """What answers a join whose request is in the headers of the call."""
+    handler = service.service(Details(JOIN)).stream_unary
+
+    def answer(request: bytes, call: Call) -> bytes:
+        call.request = request
+        return bytes(handler(iter(()), call))
+
+    return answer
 
 
 Refusal = Callable[[str], str]
@@ -67,8 +83,7 @@ def of_service(home: Path, store: Enrolment, clock: Clock, ca_bundle: Callable[[
         audit=audit,
         clock=clock,
     )
-    handler: Any = service.service(Details(JOIN))
-    return handler.unary_unary
+    return answer_to(service)
 
 
 @pytest.fixture
