@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
 from collections.abc import Callable
@@ -81,7 +82,7 @@ BAD_TABLES: dict[str, tuple[Spoil, str]] = {
         "items.tsv: row 4, column 'text' is empty: an item needs text",
     ),
     "mixed times": (times, "interactions.tsv: column 'pos' has mixed time formats: row 1 holds"),
-    "not UTF-8": (latin, "items.tsv: row 4 is not UTF-8"),
+    "not UTF-8": (latin, "items.tsv: row 4, column 'text' is not UTF-8"),
     "NaN": (
         edit("interactions.tsv", "\t2\n", "\tNaN\n"),
         "interactions.tsv: row 3, column 'pos' is empty",
@@ -224,11 +225,14 @@ RECOMMEND = ("recommend", "--history", "a-03", "--platform")
 
 
 def test_an_unreadable_cache_is_named(
-    opened: Platform, refused: Refused, make_scenario: Make, tmp_path: Path
+    refused: Refused, make_platform: Make, tmp_path: Path
 ) -> None:
+    path = make_platform(tmp_path / "a", "a", cache=tmp_path / "cache")
+    open_platform(load_platform(path))  # it fills the cache, and nothing keeps it in memory
+    gc.collect()
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(b"no vectors")
-    line = refused(atoll_client, *RECOMMEND, tmp_path / "a" / "platform.toml")
+    line = refused(atoll_client, *RECOMMEND, path)
     assert line.startswith(f"{file}: the cached item vectors cannot be read")
     assert line.endswith("delete this file; it is made again")
 

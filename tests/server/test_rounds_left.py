@@ -114,7 +114,7 @@ def test_how_many_rounds_are_left_in_all_is_said_at_the_start_and_after_each(
     with caplog.at_level(logging.INFO, logger="atoll.server"):
         run(Shops({"a": 3, "b": 2, "c": -1}), rounds=2, quorum=2)
     said = [record.getMessage() for record in caplog.records]
-    assert "budgets last for 3 rounds of a quorum, 2 are to come (rounds left: a 3, b 2)" in said[0]
+    assert "budgets last for 3 rounds of a quorum, 2 are to come (rounds left: a 3, b 2)" in said[1]
     rounds = [line for line in said if line.startswith("round ")]
     assert [line.rsplit("; ", 1)[1] for line in rounds] == [
         "budgets last for 2 more",
