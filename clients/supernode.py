@@ -139,9 +139,13 @@ class SuperNode:
         self.audit.add("asked", **asked)
         self.health.say(state=f"answering {metadata.message_type}")
         reply = self._reply(digest, message)
-        if not (reply.has_error() or self.approvals.permits(digest)):
+        if not self.approvals.permits(digest):
             log.warning("bundle %s may not run any more; its answer stays here", digest[:12])
             reply = refusal(wire.Refusal.UNAPPROVED, message)
+        elif reply.has_error():  # its words are the bundle's: what leaves is one of our numbers
+            code = int(reply.error.code)
+            known = wire.Refusal(code) if code in wire.REFUSALS else wire.Refusal.FAILED
+            reply = refusal(known, message)
         if reply.has_error():
             told: dict[str, str | int] = {"refused": int(reply.error.code)}
         else:

@@ -288,7 +288,9 @@ def charged(
             number = ledger.reserve(asked, charge)
             try:
                 payload = work()
-            except Exception:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise  # the process ends, and tells nobody
+            except BaseException:  # Polars raises one; that it failed is told, so it is paid for
                 ledger.release(number, FAILED)
                 raise
             ledger.release(number, payload)

@@ -191,11 +191,12 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         context: grpc.aio.ServicerContext,
     ) -> bytes:
         call, loop = Call(method, metadata, context.peer()), asyncio.get_running_loop()
-        await self._pace(call)
+        # Strangers are refused at once: a call that waits keeps its buffers, and they have many.
         if self.name_of(call.key) is None:
             host = host_of(call.peer())
             await loop.run_in_executor(self.door, self.refused, call.name, host, call.key)
             call.abort(grpc.StatusCode.UNAUTHENTICATED, NOT_ENROLLED)
+        await self._pace(call)
         if (handler := self.methods.get(method)) is None:
             call.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
         signed = self._signed(handler, call)  # a millisecond; a thread's turn may take longer
@@ -214,7 +215,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._packed(handler, await (once() if held is None else held(request, call, once)))
 
     async def _pace(self, call: Call) -> None:
-        """Hold up who calls faster than any platform does, before anything is looked up.
+        """Hold up a platform that calls faster than any does, before its signature is checked.
 
         By address too, so that nobody elsewhere can hold up a platform whose public key it knows.
 

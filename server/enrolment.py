@@ -195,6 +195,8 @@ class Enrolment:
     def accept_restored(self, confirmed: Sequence[str], *, after: float = 0.0) -> list[str]:
         """Take this store for the right one; whoever is not confirmed by name is suspended.
 
+        Tokens that were open are closed: one may have been used after the backup.
+
         Args:
             confirmed: platforms that are to go on.
             after: the moment of acceptance is not before this one, seconds since 1970.
@@ -212,6 +214,8 @@ class Enrolment:
                 if name not in (known for _, known in live):
                     raise _unknown(name)
             left = [(number, name) for number, name in live if name not in confirmed]
+            # Tokens of the backup may have been used since, by a platform that was evicted then.
+            base.execute("DELETE FROM invites WHERE used IS NULL")
             base.execute("DELETE FROM suspended")
             base.executemany("INSERT INTO suspended VALUES (?)", [(number,) for number, _ in left])
             base.execute("INSERT INTO restores VALUES (?)", (max(after, self._clock()),))

@@ -129,18 +129,18 @@ class Fleet(FleetServicer):
         """
         key, node, until = call.key, request.node.node_id, time.monotonic() + HOLD
         self.newest[key] += 1
-        mine, begun, event = self.newest[key], self.begun[node], asyncio.Event()
+        mine, begun, event = self.newest[key], self.begun.get(node, 0), asyncio.Event()
         if (before := self.waiting.get(key)) is not None:
             before.set()
         self.waiting[key] = event
         try:
             while not self._over(key, mine, call):
                 event.clear()
-                if self.begun[node] != begun:
+                if self.begun.get(node, 0) != begun:
                     return PullMessagesResponse()
                 response = await look()
                 if response.messages_list:
-                    if self.begun[node] == begun and self.newest[key] == mine:
+                    if self.begun.get(node, 0) == begun and self.newest[key] == mine:
                         return response
                     self.counter.returned.put((node, time.monotonic()))  # it is asked again
                     self.counter.answered.ring()

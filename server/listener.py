@@ -34,6 +34,7 @@ LEAVING = 60.0  # seconds that calls have to end on a server that is replaced; q
 HANDSHAKE = 10.0  # seconds for TLS; whoever connects and says nothing is dropped then
 IDLE = 120.0  # seconds without a call before a connection is closed; nodes call every 15
 STREAMS = 32  # calls at a time on a connection; a node has about 6
+WINDOW = 65_535  # bytes of a call that are kept unread, as HTTP/2 begins; 640 kB/s at 100 ms away
 RECEIVED = 8 * 2**20  # bytes of a message that comes; Flower cuts tensors into pieces of 5 MiB
 SENT = 64 * 2**20  # bytes of a message that goes: a bundle
 METADATA = 16 * 1024  # bytes of a call's headers; a request to join is about 2 kB
@@ -97,6 +98,9 @@ class Listener:
                 ("grpc.max_metadata_size", METADATA),
                 ("grpc.absolute_max_metadata_size", 2 * METADATA),
                 ("grpc.max_concurrent_streams", STREAMS),
+                # Else the window of a connection grows to megabytes that are kept for each call.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", WINDOW),
                 ("grpc.max_connection_idle_ms", int(1000 * IDLE)),
                 ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE)),
                 ("grpc.keepalive_time_ms", 60_000),

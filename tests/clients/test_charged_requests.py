@@ -264,6 +264,25 @@ def test_work_that_failed_once_fails_again_without_touching_a_row(shop: Path) ->
     assert [it.kind for it in entries(policy_of(shop))] == ["reserve", "release"]
 
 
+def test_a_fault_that_is_no_exception_is_paid_for_too(shop: Path) -> None:
+    class Panic(BaseException):
+        """As Polars raises one on damaged bytes."""
+
+    def failing() -> bytes:
+        raise Panic
+
+    with pytest.raises(Panic):
+        charged(
+            policy_of(shop),
+            Asked("update", "run", 1, "a"),
+            ROUND,
+            failing,
+            noise="secure",
+            receipt=None,
+        )
+    assert [it.kind for it in entries(policy_of(shop))] == ["reserve", "release"]
+
+
 def test_what_is_released_stands_in_the_ledger_before_work_and_before_it_is_returned(
     shop: Path,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, PushMessagesResponse
@@ -31,7 +31,7 @@ from shared.enrolment import node_public
 from shared.errors import BundleError
 from shared.health import Health
 from shared.signing import digest
-from shared.wire import Refusal
+from shared.wire import REFUSALS, Refusal
 from simulations.lagoon import Lagoon, ask, here
 
 
@@ -117,12 +117,18 @@ def node(
         thread.join(30)
 
 
-def code_of(lagoon: Lagoon, offered: Bundle) -> int | None:
-    """The number of the refusal with which a run of this bundle is answered, if it is one."""
+def error_of(lagoon: Lagoon, offered: Bundle) -> tuple[int, str] | None:
+    """Number and words of the refusal with which a run of this bundle is answered, if it is one."""
     with lagoon.link.run(offered, {}) as (grid, _context):
         (reply,) = ask(grid)
     TaskIdentity.node_id = 1  # of this process, in which the node's thread has left its own
-    return int(reply.error.code) if reply.has_error() else None
+    return (int(reply.error.code), str(reply.error.reason)) if reply.has_error() else None
+
+
+def code_of(lagoon: Lagoon, offered: Bundle) -> int | None:
+    """The number alone."""
+    error = error_of(lagoon, offered)
+    return None if error is None else error[0]
 
 
 def test_a_running_bundle_opens_the_door_to_no_other_and_not_to_itself_once_rejected(
@@ -152,6 +158,30 @@ def test_an_answer_of_a_bundle_that_was_rejected_meanwhile_does_not_leave(
     def rejected(message: Message) -> Message:
         made.approvals.reject(ONE.digest)
         return honest(message)
+
+    monkeypatch.setattr(InProcess, "answers", staticmethod(rejected))
+    assert code_of(lagoon, ONE) == Refusal.UNAPPROVED
+
+
+@pytest.mark.parametrize("code", [2, 101, 7777])
+def test_of_a_bundles_error_a_known_number_leaves_and_none_of_its_words(
+    lagoon: Lagoon,
+    node: Callable[..., SuperNode],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    made = node()
+
+    def telling(message: Message) -> Message:
+        return Message(Error(code, "what a shopper bought"), reply_to=message)
+
+    monkeypatch.setattr(InProcess, "answers", staticmethod(telling))
+    expected = Refusal(code) if code in REFUSALS else Refusal.FAILED
+    assert error_of(lagoon, ONE) == (expected, REFUSALS[expected])
+
+    def rejected(message: Message) -> Message:
+        made.approvals.reject(ONE.digest)
+        return telling(message)
 
     monkeypatch.setattr(InProcess, "answers", staticmethod(rejected))
     assert code_of(lagoon, ONE) == Refusal.UNAPPROVED

@@ -9,6 +9,7 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest
 from clients.link import linked
 from server import calls
 from server.calls import FLEET, PUBLIC_KEY, SMALL
+from shared.enrolment import node_public
 from simulations.lagoon import BUNDLE, Lagoon, ask, echo, here
 
 
@@ -18,6 +19,21 @@ def test_a_question_for_work_may_not_be_as_large_as_a_reply(lagoon: Lagoon) -> N
         with pytest.raises(grpc.RpcError) as caught:
             link.held.PullMessages(request, timeout=5.0)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_stranger_is_refused_at_once_however_often_it_calls(
+    lagoon: Lagoon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("PACE", 60.0), ("BEHIND", 0.1), ("REST", 60.0)):
+        monkeypatch.setattr(calls, name, seconds)
+    credentials = grpc.ssl_channel_credentials(lagoon.roots)
+    with grpc.secure_channel(lagoon.address, credentials) as channel:
+        call = channel.unary_unary(f"{FLEET}PushObject")
+        for _ in range(5):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", timeout=20.0, metadata=((PUBLIC_KEY, b"stranger"),))
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert not lagoon.link.calls.due  # nothing is kept of whoever comes
 
 
 def test_whoever_calls_too_often_is_refused_and_others_are_served(
@@ -32,7 +48,8 @@ def test_whoever_calls_too_often_is_refused_and_others_are_served(
         with monkeypatch.context() as patched:
             for name, seconds in (("PACE", 60.0), ("BEHIND", 0.1), ("REST", 0.0)):
                 patched.setattr(calls, name, seconds)
-            for key in (b"one", b"one", b"other"):
+            for name in ("b", "b", "c"):
+                key = node_public(lagoon.keys[name].public_key())  # without its signature
                 with pytest.raises(grpc.RpcError) as caught:
                     call(b"", timeout=20.0, metadata=((PUBLIC_KEY, key),))
                 found.append(caught.value.code())

@@ -57,6 +57,15 @@ def test_an_expired_foreign_or_replaced_token_admits_nobody(
     assert listed(store) == []
 
 
+def test_an_open_token_of_a_restored_store_admits_nobody(
+    store: Enrolment, make_keys: MakeKeys
+) -> None:
+    secret = store.invite("bazaar")
+    store.accept_restored([])  # after the backup it may have been used, and its platform evicted
+    with pytest.raises(IdentityError, match="the token is unknown"):
+        store.admit(make_keys().request(secret, "bazaar"))
+
+
 def test_a_refused_join_leaves_the_token_good(store: Enrolment, make_keys: MakeKeys) -> None:
     secret, keys = store.invite("shop"), make_keys()
     other = make_keys().request(secret)
