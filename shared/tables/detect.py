@@ -1,6 +1,7 @@
 """Which separator and quotes a table has: the one reading that fits all of it.
 
     header ─names of mapped columns→ separator      every quote ─Layout→ quote and escape
+    or a first line `sep=;` as Excel writes it
 
 Nothing is guessed from a sample: the header names the mapped columns under one separator only, and
 a way of quoting fits if every quote of the file stands where it may and every row has all its
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}
 _CANDIDATES = (",", ";", "\t", "|")
 _NAMES = {"\t": "tab", " ": "space"}
 _HEAD = 1 << 16  # bytes: no header is longer
+_EXCEL = re.compile(rb'"?sep=([^\w"\r\n\x80-\xff])"?(?=\r?\n)')  # not part of the table
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Detected:
 
     Attributes:
         separator, quote: of its fields; a quote of "" is none.
-        header: the names of its columns.
+        header: the names of its columns, without spaces around them.
         data: [bytes] what is to be read, escapes of quotes written as doubled ones.
         same: whether that is what the source holds.
         layout: of `data`; a Misfit if a quote does not fit.
@@ -60,10 +63,11 @@ def detect(source: Source, table: EventTable | ItemTable) -> Detected:
     Raises:
         DataError: two readings fit.
     """
-    dialect, data = table.dialect, source.data
+    dialect = table.dialect
+    data, declared = _without_separator_line(source.data)
     words = [f"encoding {source.encoding}"] if source.encoding and not dialect.encoding else []
     head = bytes(data[:_HEAD])
-    separator = dialect.separator or _separator(head, table, source.path)
+    separator = dialect.separator or declared or _separator(head, table, source.path)
     if separator != SEPARATORS[table.format] and not dialect.separator:
         words.append(f"separator {_NAMES.get(separator, repr(separator))}")
     quote = dialect.quote
@@ -73,7 +77,9 @@ def detect(source: Source, table: EventTable | ItemTable) -> Detected:
             quote = ""
         elif table.format == "tsv":
             words.append("quotes")
-    header = header_of(head, separator, quote)
+    wanted = set(table.columns.values())
+    names = header_of(head, separator, quote)
+    header = tuple(name if name in wanted else name.strip() for name in names)
     layout = layout_of(data, separator, quote)
     same = True
     marked = isinstance(layout, Misfit) or layout.quotes > 0
@@ -82,7 +88,14 @@ def detect(source: Source, table: EventTable | ItemTable) -> Detected:
         data, layout, same = _escaped(data, separator, quote, len(header), layout, table, source)
         if not same and not dialect.escape:
             words.append("quotes escaped with backslashes")
+    same = same and not declared
     return Detected(separator, quote, header, data, same, layout, tuple(words))
+
+
+def _without_separator_line(data: Bytes) -> tuple[Bytes, str]:
+    """The table with a blank line in place of Excel's `sep=;`, and the separator it names or ""."""
+    found = _EXCEL.match(bytes(data[:_HEAD]))
+    return (data[found.end() :], found[1].decode()) if found else (data, "")
 
 
 def header_of(head: bytes, separator: str, quote: str) -> tuple[str, ...]:
@@ -107,6 +120,8 @@ def _separator(head: bytes, table: EventTable | ItemTable, path: Path) -> str:
     quote = '"' if table.dialect.quote is None else table.dialect.quote
     names = {it: header_of(head, it, quote) for it in (usual, *_CANDIDATES)}
     fits = [it for it, found in names.items() if wanted <= {name.strip() for name in found}]
+    if len(fits) > 1 and all(len(names[it]) == 1 for it in fits):
+        return usual  # one column: no separator is in the header
     if len(fits) > 1:
         shown = " and ".join(_NAMES.get(it, repr(it)) for it in fits)
         raise DataError(

@@ -126,6 +126,9 @@ def _height(rows: pl.DataFrame) -> int:
 
 def _separated(table: Table, source: Source) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
     found = detect(source, table)
+    if isinstance(table, EventTable) and not _is_blank(found):
+        # Before any other message: these name columns, which may be values of the first row.
+        _some_mapped(table, found.header, source.path)
     _once(found.header, table, source.path)
     section = _section(table)
     same = source.same and found.same
@@ -137,6 +140,7 @@ def _separated(table: Table, source: Source) -> tuple[pl.DataFrame, int, tuple[s
             infer_schema=False,
             glob=False,
         )
+        frame = _stripped(frame, table)
         kinds = dict(frame.collect_schema())
         if isinstance(found.layout, Layout) or not set(table.columns.values()) <= set(kinds):
             rows = _select(frame, kinds, table, source.path, everything=True)
@@ -152,6 +156,13 @@ def _separated(table: Table, source: Source) -> tuple[pl.DataFrame, int, tuple[s
         what = f"cannot be read as {table.format}: its rows cannot be told apart for certain"
         raise DataError(what, where=source.path, todo=_REWRITE)
     return rows, rows.height, found.words  # lines of spaces alone
+
+
+def _stripped(frame: pl.LazyFrame, table: Table) -> pl.LazyFrame:
+    """The table without the spaces around the names of its mapped columns."""
+    names, wanted = frame.collect_schema().names(), set(table.columns.values())
+    spaced = {name: name.strip() for name in names if name not in wanted}
+    return frame.rename({name: it for name, it in spaced.items() if it in wanted - {*names}})
 
 
 def _expected(found: Detected) -> int:
@@ -269,10 +280,12 @@ def _exploded(
     """One row for each element of a list; a row whose list is empty stays, without its values."""
     assert table.explode is not None
     name = table.explode
+    if isinstance(table, EventTable):
+        _some_mapped(table, kinds, path)
     place = reach(name, kinds)
     held = None if place is None else inner(place[1])
     if place is None or held is None:
-        what = f"no list {name!r} to explode; the columns are {_listed(paths(kinds))}"
+        what = f"no list {name!r} to explode; the columns are {_listed(_names(table, kinds))}"
         todo = f"mend explode in [{_section(table)}] of the platform's TOML"
         raise ColumnError(what, where=path, todo=todo)
     frame = frame.with_columns(place[0].alias(name)).explode(name, empty_as_null=True)
@@ -319,19 +332,52 @@ def _unfit(
     column = table.columns[role]
     todo = f"mend columns.{role} in the platform's TOML"
     if kind is not None:
-        what = f"column {column!r} holds {kind}, not one value a row"
-        if isinstance(kind, pl.Struct) and (below := paths({column: kind})):
+        # The keys of an object in JSON may be shoppers.
+        keyed = _may_be_keys_of_shoppers(table) and "Struct" in str(kind)
+        shown = kind.base_type().__name__ if keyed else kind
+        what = f"column {column!r} holds {shown}, not one value a row"
+        if isinstance(kind, pl.Struct) and not keyed and (below := paths({column: kind})):
             todo = f"map one of its values, as columns.{role} = {below[0]!r}"
         return ColumnError(what, where=path, todo=todo)
     if any(_DATA_LIKE.search(name) for name in kinds):
-        # To list these could quote the first row, and with it a shopper.
-        what = f"no column {column!r}: the first row is data or not UTF-8"
-        return ColumnError(what, where=path, todo="name the columns there")
-    there = paths(kinds)
+        raise _no_header(kinds, table, column, path)
+    if isinstance(table, EventTable):
+        _some_mapped(table, kinds, path)
+    there = _names(table, kinds)
     near = get_close_matches(column, there, n=1)
     nearest = f", nearest {_short(near[0])!r}" if near else ""
     what = f"no column {column!r}{nearest}; the columns are {_listed(there)}"
     return ColumnError(what, where=path, todo=todo)
+
+
+def _some_mapped(table: EventTable, names: Collection[str], path: Path) -> None:
+    """Refuses a table of events that has none of the mapped columns, without naming what it has.
+
+    Its first row may be one of data, and its names identifiers of shoppers.
+    """
+    wanted = [*table.columns.values(), *([table.explode] if table.explode else [])]
+    outer = {name.split(".")[0] for name in wanted} | {*wanted}
+    if outer.isdisjoint(names):
+        raise _no_header(names, table, wanted[0], path)
+
+
+def _no_header(names: Collection[str], table: Table, column: str, path: Path) -> ColumnError:
+    """Says that the first row may be one of data; to list it could name a shopper."""
+    kind = "the first row" if table.format in ("csv", "tsv") else "the file"
+    what = f"no mapped column is in {kind}, which may be data"
+    if any(_DATA_LIKE.search(name) for name in names):
+        what = "the first row is data or not UTF-8"
+    todo = f"name the columns there, or mend columns in [{_section(table)}] of the platform's TOML"
+    return ColumnError(f"no column {column!r}: {what}", where=path, todo=todo)
+
+
+def _may_be_keys_of_shoppers(table: Table) -> bool:
+    return isinstance(table, EventTable) and table.format == "jsonl"
+
+
+def _names(table: Table, kinds: Mapping[str, pl.DataType]) -> list[str]:
+    """The columns that a message may list: those inside objects not where these may be data."""
+    return list(kinds) if _may_be_keys_of_shoppers(table) else paths(kinds)
 
 
 def _section(table: Table) -> str:

@@ -27,6 +27,8 @@ from shared.tables.config import EventTable, ItemTable
 from shared.tables.layout import BLOCK, Bytes, contains
 
 GZIP_MAGIC = b"\x1f\x8b"
+# Behind the format in a part's name. Those that cannot be unpacked are refused, not skipped.
+_PACKED = (".gz", ".bz2", ".zst", ".xz", ".lz4", ".snappy", ".deflate", ".zip")
 _LONG_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -69,13 +71,19 @@ def files_of(table: EventTable | ItemTable) -> list[Path]:
     if any(it.is_dir() for it in inside):
         todo = "write the table without partitions, or name one folder of part files"
         raise DataError("the folder holds other folders", where=path, todo=todo)
-    parts = [it for it in inside if f".{table.format}" in it.suffixes[-2:]]
+    parts = [it for it in inside if _is_part(it, table.format)]
     if not parts:
         todo = "mend the path, or its format in the platform's TOML"
         raise DataError(
             f"no such file: a folder without .{table.format} files", where=path, todo=todo
         )
     return parts
+
+
+def _is_part(path: Path, form: str) -> bool:
+    """Whether a file of a folder belongs to its table; backups as `a.csv.bak` do not."""
+    name = path.with_suffix("") if path.suffix in _PACKED else path
+    return name.suffix == f".{form}"
 
 
 def opened(path: Path, encoding: str | None) -> Source:

@@ -10,6 +10,7 @@
 | 20240102T195040 | the same |
 | … Z, … +02:00, … UTC | a date and time with its zone |
 
+Dates without separators beside other numbers are refused: the dates would be read as days of 1970.
 A column whose every row would lie between 1970 and 1990 is refused: a counter, a month and day, or
 a wrong unit looks like that, and no shop's rows do.
 """
@@ -48,7 +49,7 @@ def seconds_of(rows: pl.DataFrame, table: EventTable) -> tuple[pl.Series, str]:
     """
     number, written = as_number(rows, "time", table)
     if number.null_count() == 0:
-        seconds = _compact(rows["time"], number)
+        seconds = _compact(rows, number, table)
     else:
         seconds = _from_text(rows, number, table)
     bad = ~(pl.lit(seconds).abs() < LATEST).fill_null(False)
@@ -62,9 +63,13 @@ def seconds_of(rows: pl.DataFrame, table: EventTable) -> tuple[pl.Series, str]:
     return seconds.rename("time"), written
 
 
-def _compact(text: pl.Series, number: pl.Series) -> pl.Series:
-    """Numbers as they are, or dates that are written without separators."""
-    largest = number.max()
+def _compact(rows: pl.DataFrame, number: pl.Series, table: EventTable) -> pl.Series:
+    """Numbers as they are, or dates that are written without separators.
+
+    Raises:
+        DataError: some are such dates and some are not.
+    """
+    text, largest = rows["time"], number.max()
     if not isinstance(largest, float):
         return number
     if largest < _COMPACT_BELOW and text.str.contains(r"^(19[9]|20)\d{6}$").all():
@@ -75,7 +80,21 @@ def _compact(text: pl.Series, number: pl.Series) -> pl.Series:
         moments = text.str.to_datetime("%Y%m%d%H%M%S", strict=False)
         if moments.null_count() == 0:
             return moments.dt.epoch("us") / 1e6
+    whole = number.is_between(19_900_101, 20_991_231) & (number % 1 == 0)
+    digits = pl.select(pl.when(pl.lit(whole)).then(pl.lit(number).cast(pl.Int64, strict=False)))
+    is_date = digits.to_series().cast(pl.String).str.to_date("%Y%m%d", strict=False).is_not_null()
+    if is_date.any() and not is_date.all():
+        date, other = (rows.filter(it)["row"][0] for it in (is_date, ~is_date))
+        raise _mixed(table, f"row {date} holds a date without separators, row {other} does not")
     return number
+
+
+def _mixed(table: EventTable, said: str) -> DataError:
+    return DataError(
+        f"column {table.columns['time']!r} has mixed time formats: {said}",
+        where=table.path,
+        todo="write every time of the column in one format",
+    )
 
 
 def _from_text(rows: pl.DataFrame, number: pl.Series, table: EventTable) -> pl.Series:
@@ -92,11 +111,7 @@ def _from_text(rows: pl.DataFrame, number: pl.Series, table: EventTable) -> pl.S
     found = sorted((row, name) for row, name in first if isinstance(row, int))
     if len(found) > 1:
         said = ", ".join(f"row {row} holds {name}" for row, name in found)
-        raise DataError(
-            f"column {table.columns['time']!r} has mixed time formats: {said}",
-            where=table.path,
-            todo="write every time of the column in one format",
-        )
+        raise _mixed(table, said)
     if found and found[0][1].endswith("separators"):
         time = time.str.replace(_BASIC, "${1}-${2}-${3}T${4}:${5}:${6}")
         time = time.str.replace(r":([^0-9]|$)", ":00${1}")
