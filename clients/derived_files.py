@@ -8,7 +8,6 @@ deleted, and one that was moved can be named with `atoll-client erase --model`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +18,11 @@ from shared.adapter import load_adapter
 from shared.errors import AtollError, DataError
 from shared.pairs import load_pairs
 from shared.signing import canonical, write_private
+from shared.strict_parsing import json_file
 from shared.tables.config import PlatformConfig
 
 FORMAT = "atoll derived files 1"
+LARGEST = 2**26  # bytes of a register; each file needs some 200
 DerivedKind = Literal["adapter", "pairs"]
 
 
@@ -45,7 +46,9 @@ class DerivedFile:
 def register_path(config: PlatformConfig) -> Path:
     """The platform's register of derived files: beside its erasure list."""
     erased = config.events.erased
-    return (erased or config.events.path).with_name(f"{config.name}.derived")
+    if erased is None:
+        return config.events.path.with_name(f"{config.name}.derived")
+    return erased.with_suffix(".derived")
 
 
 def load_register(config: PlatformConfig) -> list[DerivedFile]:
@@ -56,7 +59,7 @@ def load_register(config: PlatformConfig) -> list[DerivedFile]:
     """
     path = register_path(config)
     try:
-        told = json.loads(path.read_bytes())
+        told = json_file(path, largest=LARGEST)
         if told.pop("format") != FORMAT:
             raise ValueError
         return [DerivedFile(**fields) for fields in told.pop("files")]

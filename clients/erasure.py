@@ -14,7 +14,6 @@ import fcntl
 import glob
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,14 +26,15 @@ from clients.erasure_plan import Draft, Request, plan
 from clients.erasure_record import completed, verify_record, write_record
 from clients.ledger_file import locked as ledger_locked
 from shared.errors import AtollError, DataError, LedgerError
-from shared.files import unwritable
+from shared.files import replaces, unwritable
 from shared.signing import canonical, write_private
+from shared.strict_parsing import json_file
 from shared.tables.erasure_list import ErasureList, load_list, record_paths, save_list
 from shared.tables.row_removal import remove_rows
 from shared.tables.sources import files_of
 
 LOOK = 0.25  # seconds between two looks at whether a round has ended
-_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # what a killed process left of `files.replacing`
+LARGEST = 2**30  # bytes of a draft; a million shoppers need some 250 MB
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def carry_out(request: Request, draft: Draft, *, now: float) -> Path:
         ConfigError: a file cannot be written.
     """
     listed = load_list(request.list_path) or ErasureList(draft.key)
+    listed = replace(listed, platform=_owner(request))
     listed = listed.with_shoppers([*draft.new, *draft.spellings], draft.time)
     save_list(request.list_path, listed)
     tables = [_without(request, dict(table), listed) for table in draft.tables]
@@ -111,6 +112,11 @@ def carry_out(request: Request, draft: Draft, *, now: float) -> Path:
     return path
 
 
+def _owner(request: Request) -> str:
+    """The platform's TOML file as its erasure list names it."""
+    return os.path.relpath(request.file.resolve(), os.path.abspath(request.list_path.parent))
+
+
 def load_draft(request: Request) -> Draft | None:
     """An erasure that a killed process left unfinished.
 
@@ -118,10 +124,10 @@ def load_draft(request: Request) -> Draft | None:
         DataError: it is damaged.
     """
     try:
-        return Draft.from_dict(json.loads(request.draft_path.read_bytes()))
+        return Draft.from_dict(json_file(request.draft_path, largest=LARGEST))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         todo = "move it away and erase the same shoppers again"
         raise DataError(
             "an unfinished erasure cannot be read", where=request.draft_path, todo=todo
@@ -231,8 +237,7 @@ def _remove_leftovers(request: Request, draft: Draft) -> None:
         places += [it.resolve() for it in files_of(found)] if path.exists() else [path]
     for place in filter(None, places):
         for path in place.parent.glob(f".{glob.escape(place.name)}.*"):
-            left = _LEFTOVER.fullmatch(path.name)
-            if left and left[1] == place.name and path.stat().st_mtime < draft.time:
+            if replaces(path) == place.name and path.stat().st_mtime < draft.time:
                 remove(path)
 
 

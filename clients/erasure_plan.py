@@ -65,7 +65,7 @@ class Request:
     @property
     def draft_path(self) -> Path:
         """Where an erasure that is under way is written down."""
-        return self.list_path.with_name(f"{self.config.name}.erasing")
+        return self.list_path.with_suffix(".erasing")
 
     def relative(self, path: Path) -> str:
         """A path as a record names it."""

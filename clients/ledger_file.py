@@ -25,7 +25,7 @@ from clients.chain import (
     verified,
 )
 from shared.errors import LedgerError
-from shared.files import sync
+from shared.files import sync, temporary
 from shared.locking import transaction
 from shared.signing import canonical, digest
 from shared.strict_parsing import json_file
@@ -71,7 +71,7 @@ def connected(path: Path, *, write: bool) -> sqlite3.Connection:
 
 def create(path: Path, noise: Noise) -> None:
     """Make an empty ledger of this noise; it is there as a whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    part = temporary(path)
     try:
         part.touch(mode=0o600)  # nobody else may read it
         with closing(connected(part, write=True)) as base:

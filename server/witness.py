@@ -8,7 +8,6 @@ file stays where it was, so the log is then found to be shorter than it, or anot
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from pathlib import Path
@@ -22,6 +21,7 @@ from shared.evictions import Eviction, Evictions
 from shared.files import made_folder, replacing
 from shared.locking import locked
 from shared.signing import canonical, public_of, signing_key
+from shared.strict_parsing import json_file
 
 log = logging.getLogger("atoll.server")
 
@@ -163,7 +163,7 @@ def read_mark(path: Path, public: str) -> Checkpoint | None:
         AuditError: it cannot be read, is damaged, or is not signed by that key.
     """
     try:
-        mark = Checkpoint.from_dict(json.loads(path.read_bytes()))
+        mark = Checkpoint.from_dict(json_file(path))
         mark.check(public)
     except FileNotFoundError:
         return None
@@ -172,7 +172,7 @@ def read_mark(path: Path, public: str) -> Checkpoint | None:
         raise AuditError(
             f"cannot be read ({why})", where=path, todo="mend its rights or its disk"
         ) from None
-    except (ValueError, AttributeError, RecursionError, AuditError, IdentityError):
+    except (ValueError, AttributeError, AuditError, IdentityError):
         raise AuditError(
             "is no checkpoint of this coordinator",
             where=path,

@@ -10,7 +10,6 @@ cannot keep the others from showing theirs.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from shared.errors import AuditError
 from shared.files import replacing
 from shared.signing import canonical, check, sign
+from shared.strict_parsing import json_file
 
 PURPOSE = "eviction"
 MOST = 64  # statements in the coordinator's reply, the newest: some 20 kB of 64 kB
 SENT = 8  # statements in a platform's request: some 3 kB; the rest comes with the next
 KEPT = 4096  # statements in a file, the newest; some 1.3 MB
+LARGEST = 2**22  # bytes of such a file
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -108,7 +109,7 @@ class Evictions:
             AuditError: the file cannot be read, or is damaged.
         """
         try:
-            content = json.loads(self.path.read_bytes())
+            content = json_file(self.path, largest=LARGEST)
             return [Eviction.from_dict(fields) for fields in content["evictions"]]
         except FileNotFoundError:
             return []
@@ -117,7 +118,7 @@ class Evictions:
             raise AuditError(
                 f"cannot be read ({why})", where=self.path, todo="mend its rights or its disk"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AuditError):
+        except (ValueError, KeyError, TypeError, AttributeError, AuditError):
             raise AuditError(
                 "is damaged", where=self.path, todo="move it away; it is filled again"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,19 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from shared.errors import AtollError, ConfigError
+
+_TEMPORARY = re.compile(r"\.(.+)\.atoll-[0-9a-f]{8}", re.DOTALL)
+
+
+def temporary(path: Path) -> Path:
+    """A new name for a file that is to take `path`'s place: hidden, in the same folder."""
+    return path.with_name(f".{path.name}.atoll-{uuid.uuid4().hex[:8]}")
+
+
+def replaces(path: Path) -> str | None:
+    """The name that a temporary file was to get; None for a file that Atoll did not name so."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match else None
 
 
 @contextmanager
@@ -26,7 +40,7 @@ def replacing(path: Path, *, private: bool = False, public: bool = False) -> Ite
     Raises:
         ConfigError: the disk is full, or the folder is missing or may not be written to.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    part = temporary(path)
     try:
         if private:
             part.touch(0o600)

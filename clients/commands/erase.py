@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from clients.erasure_record import verify_record
 from clients.membership import home_of
 from shared import terminal
 from shared.errors import ConfigError
+from shared.strict_parsing import toml_table
 from shared.tables.config import load_platform
 
 EXAMPLE = "Example: atoll-client erase -p boutique.toml --file erase.txt --rewrite-table"
@@ -119,6 +121,8 @@ def erase(
         told = {"record": str(outcome.record) if outcome.record else None, **outcome.facts}
         terminal.console.print_json(json.dumps(told))
     else:
+        if outcome.record is not None:
+            _print(place_lines(platform, request.list_path))
         _print(outcome_lines(outcome, dry_run=dry_run))
     if not outcome.complete:
         raise typer.Exit(1)
@@ -181,6 +185,16 @@ def outcome_lines(outcome: Outcome, *, dry_run: bool) -> Iterator[str]:
         yield f"REMAINS: {line}"
     if outcome.record is not None:
         yield f"{facts['status']}: {outcome.record}"
+
+
+def place_lines(platform: Path, erasure_list: Path) -> Iterator[str]:
+    """What to write into the TOML file, so that the list is found after a change of it."""
+    if toml_table(platform.read_bytes())["events"].get("erased") is None:
+        folder = Path(os.path.abspath(platform)).parent
+        inside = erasure_list.is_relative_to(folder)
+        path = str(erasure_list.relative_to(folder) if inside else erasure_list)
+        written = json.dumps(path, ensure_ascii=False)
+        yield f"write under [events] of {platform}: erased = {written}"
 
 
 def verified_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -64,6 +64,7 @@ from shared.errors import ConfigError
 from shared.events import MIN_LENGTH
 from shared.tables.dialect import Dialect, DialectKeys, Normalisation
 from shared.tables.draw import WHOLE, Part, checked
+from shared.tables.erasure_place import check_place
 from shared.tables.formats import TableFormat, format_of
 from shared.tables.participation import (
     Participation,
@@ -259,9 +260,15 @@ def load_platform(path: Path) -> PlatformConfig:
     """The platform a TOML file describes; its relative paths start at the file's folder.
 
     Raises:
-        ConfigError: the file, or a key of it, is missing, unknown or wrong.
+        ConfigError: the file, or a key of it, is missing, unknown or wrong; or an erasure list of
+            this platform lies in another place than the default one.
     """
-    return _built(read_toml(path, _File), where=str(path), base=path.parent)
+    file = read_toml(path, _File)
+    config = _built(file, where=str(path), base=path.parent)
+    if file.events.erased is None and config.events.erased is not None:
+        folders = (path.parent, config.events.erased.parent)
+        check_place(config.events.erased, name=config.name, file=path, folders=folders)
+    return config
 
 
 def platform_from(mapping: Mapping[str, Any], *, where: str, base: Path) -> PlatformConfig:

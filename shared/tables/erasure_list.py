@@ -12,7 +12,6 @@ list that is missing or older than the records is refused instead of being read 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,9 +24,11 @@ import polars as pl
 
 from shared.errors import DataError
 from shared.signing import canonical, digest, write_private
+from shared.strict_parsing import json_value
 from shared.tables.dialect import Normalisation, normalised_keys
 
 FORMAT = "atoll erasure list 1"
+LARGEST = 2**31  # bytes of a list; a million shoppers need some 90 MB
 KEY_BYTES = 32  # as long as the hash: guessing the key is no easier than guessing the hash
 HEX = re.compile(r"[0-9a-f]{64}")
 RECORD = re.compile(r"erasure-(\d{4,9})\.json")
@@ -42,11 +43,13 @@ class ErasureList:
         key: of the hash, 64 hex; random, made with the list.
         shoppers: when each was put on the list, seconds since 1970, by the hash of the identifier.
         records: how many records of erasures were written.
+        platform: its TOML file, relative to the list's folder; empty if not known.
     """
 
     key: str
     shoppers: Mapping[str, float] = field(default_factory=dict)
     records: int = 0
+    platform: str = ""
 
     def hash_of(self, shopper: str) -> str:
         """The keyed hash of an identifier as the reader gives it: 64 hex digits."""
@@ -117,6 +120,14 @@ def load_list(path: Path | None) -> ErasureList | None:
     return found
 
 
+def list_in(path: Path) -> ErasureList | None:
+    """The list in a file, whatever records are beside it; None if there is no whole one."""
+    try:
+        return _parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
 def save_list(path: Path, found: ErasureList) -> None:
     """Replace the list in one step; it is on the disk when this returns.
 
@@ -168,13 +179,17 @@ def without_erased(
 
 def _parsed(text: bytes) -> ErasureList | None:
     try:
-        told: dict[str, Any] = json.loads(text)
+        told: dict[str, Any] = json_value(text, largest=LARGEST)
         check = told.pop("check")
         if told.pop("format") != FORMAT or check != digest(canonical({"format": FORMAT, **told})):
             return None
         shoppers = {str(name): float(time) for name, time in told.pop("shoppers").items()}
         found = ErasureList(shoppers=shoppers, **told)
         whole = HEX.fullmatch(found.key) and all(map(HEX.fullmatch, shoppers))
-        return found if whole and type(found.records) is int else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return found if whole and _typed(found) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _typed(found: ErasureList) -> bool:
+    return type(found.records) is int and isinstance(found.platform, str)

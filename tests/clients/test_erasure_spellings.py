@@ -141,9 +141,11 @@ def test_a_folder_of_parts_is_erased_from_and_recorded(
             part.write_csv(folder / f"part-{number}.{form}")
         )
     shutil.copytree(folder, tmp_path / "old")
-    killed = folder / f".part-0.{form}.0123abcd"  # a process that was killed left this
-    killed.write_bytes(b"rows")
-    os.utime(killed, (1.0, 1.0))
+    killed = folder / f".part-0.{form}.atoll-0123abcd"  # a process that was killed left this
+    backup = folder / f".part-0.{form}.20240102"  # somebody's own, dated
+    for path in (killed, backup):
+        path.write_bytes(b"rows")
+        os.utime(path, (1.0, 1.0))
     shop.write_text(
         shop.read_text().replace('path = "interactions.tsv"', f'path = "parts"\nformat = "{form}"')
     )
@@ -158,6 +160,7 @@ def test_a_folder_of_parts_is_erased_from_and_recorded(
     assert own["sha256_before"] != own["sha256_after"]
     assert (own["file"], copy["file"], own["note"]) == ("parts", "old", "")
     assert not killed.exists()
+    assert backup.exists()
     for place in (folder, tmp_path / "old"):
         assert all(ADA.encode() not in it.read_bytes() for it in place.iterdir())
 
