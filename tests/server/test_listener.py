@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -36,7 +36,10 @@ def serial(lagoon: Lagoon) -> int:
 
 def wait(until: Callable[[], bool], seconds: float = 20.0) -> None:
     patience = time.monotonic() + seconds
-    while not until():
+    while True:
+        with suppress(OSError):  # the old server closes its port at this moment
+            if until():
+                return
         assert time.monotonic() < patience
         time.sleep(0.05)
 
