@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -64,10 +65,12 @@ class Server:
         server_log(self.home).add("joined", platform=name)
 
     def take_backup(self) -> None:
+        gc.collect()  # connections that nobody has any more take SQLite's journals with them
         shutil.copytree(self.home, self.backup)
 
     def restore(self) -> None:
-        shutil.rmtree(self.home)
+        for _ in range(10):  # a journal may go by itself in between
+            shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self.backup, self.home)
 
     def forget_witness(self) -> None:
@@ -87,14 +90,8 @@ class Server:
 def server(tmp_path: Path, backbone: Path, make_keys: MakeKeys) -> Server:
     """A coordinator with two platforms, and a backup of it."""
     home = tmp_path / "home"
-    make_home(
-        home,
-        hosts=["127.0.0.1"],
-        backbone=backbone,
-        listen="127.0.0.1:0",
-        health="",
-        name="coordinator",
-    )
+    where = {"listen": "127.0.0.1:0", "health": "", "name": "coordinator"}
+    make_home(home, hosts=["127.0.0.1"], backbone=backbone, **where)
     made = Server(home, tmp_path / "backup", {name: make_keys() for name in ("bazaar", "kiosk")})
     release.publish(home, BUNDLE)
     for name in made.keys:
@@ -120,10 +117,8 @@ def refusal(typed: Typed, *words: str | Path) -> str:
 def statements(server: Server) -> list[dict[str, float | str]]:
     """The evictions, as platforms are told of them."""
     gone = [it for it in server.store.platforms() if it.evicted is not None]
-    return [
-        Eviction(it.name, it.signing_key, it.evicted or 0.0).signed(server.key).as_dict()
-        for it in gone
-    ]
+    told = [Eviction(it.name, it.signing_key, it.evicted or 0.0) for it in gone]
+    return [eviction.signed(server.key).as_dict() for eviction in told]
 
 
 def test_up_refuses_what_this_machine_knows_to_be_old(evicted: Server, typed: Typed) -> None:

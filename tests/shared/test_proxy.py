@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -37,7 +38,7 @@ class Proxy:
             threading.Thread(target=self._tunnel, args=(near,), daemon=True).start()
 
     def _tunnel(self, near: socket.socket) -> None:
-        with near:
+        with near, suppress(OSError):  # who asked may have gone, or nobody is there to be asked
             self._answer(near)
 
     def _answer(self, near: socket.socket) -> None:
