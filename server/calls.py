@@ -4,8 +4,8 @@
                         └ no: refused, the message is not read        ┐ a coroutine each:
     call to another service ─metadata→ its method; no message is read ┘ waiting holds no thread
 
-The rest runs in two small pools of threads, and a platform has a few places in them: one that
-calls as fast as it can delays itself.
+Signatures are checked on the event loop, a millisecond each. The rest runs in two small pools of
+threads, and a platform has a few places in them: one that calls as fast as it can delays itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REST = 20.0  # seconds after which one that would have to wait for longer is ref
 WORKING = 4  # calls of one platform that hold a thread at a time
 MANY = 1000  # paces that are kept
 THREADS = 32  # of platforms
-DOOR = 8  # threads that check signatures and serve enrolment
+DOOR = 8  # threads that serve enrolment and log who was refused
 NOT_ENROLLED = "not enrolled here, or evicted"
 
 NameOf = Callable[[bytes], str | None]  # node key → its platform, while it is admitted

@@ -44,7 +44,6 @@ def separated_fault(source: Source, found: Detected, section: str) -> DataError 
             if "UTF-8" in fault:
                 todo = f'save the file as UTF-8, or set encoding in [{section}], as "cp1252"'
             joined = "," if fault.startswith(" column") else ""
-            fault = fault.replace(" column", " column", 1)
             return DataError(f"{named}{joined}{fault}", where=source.path, todo=todo)
     return None
 
